@@ -1,0 +1,390 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The conductor: a state machine over the plan that decides which host may do what, and when.
+
+Pure: no Ansible, no disk, no clock. Whoever drives it reports what happened to hosts and asks what to do next:
+
+    conductor = Conductor(plan)
+    while not conductor.finished:
+        orders = conductor.tick(now)
+        ... admit, commit or revert the hosts named in orders ...
+        ... call parked(), failing() and ended() as the hosts report ...
+
+now is any clock in seconds that never runs backwards. Every host named in an order is named in it once.
+
+What always holds, whatever the driver reports:
+
+1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
+2. no host of a wave is admitted before the wave before it is judged;
+3. when failures > max_failures of a ring, or a restore failed, nothing new is admitted;
+4. every host ends in exactly one outcome, and no host leaves it;
+5. when every admitted host reports an end, the rollout finishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+
+
+class State(str, Enum):
+    """What a host is doing, or, from COMMITTED on, its outcome."""
+
+    WAITING = "waiting"
+    CHANGING = "changing"
+    PARKED = "parked"
+    COMMITTING = "committing"
+    RESTORING = "restoring"
+    COMMITTED = "committed"
+    RESTORED = "restored"
+    RESTORE_FAILED = "restore_failed"
+    LOST = "lost"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    HELD = "held"
+    SKIPPED = "skipped"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+IN_CHANGE = frozenset({State.CHANGING, State.COMMITTING, State.RESTORING})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED}),
+    State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED}),
+    State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
+    State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
+    State.RESTORING: frozenset(
+        {
+            State.RESTORED,
+            State.RESTORE_FAILED,
+            State.LOST,
+            State.COMMITTED,
+            State.SKIPPED,
+            State.UNREACHABLE,
+            State.REFUSED,
+        }
+    ),
+}
+
+OUTCOMES: dict[State, str] = {
+    State.COMMITTED: "runs the release, healthy, and is never restored by itself again",
+    State.RESTORED: "runs what it ran before, proven healthy",
+    State.RESTORE_FAILED: "could not be proven after its restore; nobody touches it until an operator does",
+    State.LOST: "went dark while in change and did not come back in time",
+    State.UNREACHABLE: "could not be reached before its change; untouched",
+    State.REFUSED: "was not fit for a change: sick already, held by another rollout, inconsistent; untouched",
+    State.HELD: "not started, or upgraded and kept uncommitted, because the rollout was halted or the customer holds it",
+    State.SKIPPED: "ran the release already",
+}
+
+PROVES = frozenset({State.PARKED, State.COMMITTED, State.SKIPPED})
+
+
+class Wave(str, Enum):
+    """What a wave is doing."""
+
+    PENDING = "pending"
+    FILLING = "filling"
+    SOAKING = "soaking"
+    COMMITTING = "committing"
+    JUDGED = "judged"
+
+
+class Halt(str, Enum):
+    """Why a rollout stopped before its end: a closed set."""
+
+    FAILURES = "failures"
+    RESTORE_FAILED = "restore_failed"
+    UNPROVEN = "unproven"
+
+
+@dataclass(slots=True)
+class Orders:
+    """What the driver must do now; wake_at is when to ask again if nothing is reported before."""
+
+    admit: list[str] = field(default_factory=list)
+    commit: list[str] = field(default_factory=list)
+    revert: list[str] = field(default_factory=list)
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened: kind is one of admitted, parked, failing, ended, wave, soak, halted, finished."""
+
+    kind: str
+    at: float
+    host: str = ""
+    state: State | None = None
+    ring: str = ""
+    wave: int = 0
+    detail: str = ""
+
+
+class _WaveRun:
+    """The running numbers of one wave, so that a tick costs what changed and not what exists."""
+
+    __slots__ = ("hosts", "plan", "number", "release_at", "cursor", "in_change", "parked", "good", "reverted")
+
+    def __init__(self, hosts: tuple[str, ...], plan: RingPlan, number: int) -> None:
+        self.hosts = hosts
+        self.plan = plan
+        self.number = number
+        self.release_at = 0
+        self.cursor = 0
+        self.in_change = 0
+        self.parked: dict[str, None] = {}
+        self.good = 0
+        self.reverted = False
+
+    @property
+    def free_slots(self) -> int:
+        return max((self.plan.ring.concurrency or len(self.hosts)) - self.in_change, 0)
+
+
+class Conductor:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.events: deque[Event] = deque()
+        self.halt: Halt | None = None
+        self.finished = False
+        self.failures = {ring.ring.name: 0 for ring in plan.rings}
+        self._states: dict[str, State] = {}
+        self._wave_of: dict[str, _WaveRun] = {}
+        self._waves: list[_WaveRun] = []
+        self._open: deque[_WaveRun] = deque()
+        self._in_change = 0
+        self._index = 0
+        self._wave_state = Wave.PENDING
+        self._soak_until = 0.0
+        self._halt_ring: RingPlan | None = None
+        for ring in plan.rings:
+            for number, hosts in enumerate(ring.waves, 1):
+                run = _WaveRun(hosts, ring, number)
+                self._waves.append(run)
+                for host in hosts:
+                    self._states[host] = State.WAITING
+                    self._wave_of[host] = run
+        self._set_release_points()
+        for host in plan.held:
+            self._states[host] = State.HELD
+
+    def _set_release_points(self) -> None:
+        last_of_ring = {run.plan.ring.name: index for index, run in enumerate(self._waves)}
+        for index, run in enumerate(self._waves):
+            points = {"ring": last_of_ring[run.plan.ring.name], "rollout": len(self._waves) - 1}
+            run.release_at = points.get(run.plan.ring.commit, index)
+
+    # --- what the driver may ask ---
+
+    def state(self, host: str) -> State:
+        return self._states[host]
+
+    def states(self) -> dict[str, State]:
+        return dict(self._states)
+
+    @property
+    def current(self) -> tuple[str, int, Wave] | None:
+        """Ring, wave number from 1 on and state of the wave at work."""
+        if self.finished or self._index >= len(self._waves):
+            return None
+        run = self._waves[self._index]
+        return run.plan.ring.name, run.number, self._wave_state
+
+    @property
+    def wave_hosts(self) -> tuple[str, ...]:
+        return self._waves[self._index].hosts if self._index < len(self._waves) else ()
+
+    # --- what the driver reports ---
+
+    def parked(self, host: str, now: float) -> None:
+        """The host is upgraded and healthy, and stands before its commit. Late news of a reverted host is no news."""
+        if self._states[host] is not State.RESTORING:
+            self._move(host, State.PARKED, now)
+
+    def failing(self, host: str, why: str, now: float) -> None:
+        """The host entered its rescue, or went dark after its change began: it counts as failed from here on."""
+        run = self._wave_of[host]
+        if self._states[host] is not State.RESTORING:
+            self._move(host, State.RESTORING, now, why)
+            self._count_failure(run, now)
+
+    def ended(self, host: str, outcome: State, now: float, detail: str = "") -> None:
+        """The host is done with this rollout."""
+        if outcome not in OUTCOMES:
+            raise ValueError(f"{outcome} is not an outcome; one of {', '.join(map(str, OUTCOMES))}")
+        self._move(host, outcome, now, detail)
+        if outcome is State.RESTORE_FAILED:
+            self._stop(Halt.RESTORE_FAILED, self._wave_of[host], now)
+
+    def _count_failure(self, run: _WaveRun, now: float) -> None:
+        ring = run.plan.ring
+        self.failures[ring.name] += 1
+        if self.failures[ring.name] > ring.max_failures:
+            self._stop(Halt.FAILURES, run, now)
+
+    def _stop(self, why: Halt, run: _WaveRun, now: float) -> None:
+        if self.halt is None:
+            self.halt = why
+            self._halt_ring = run.plan
+            self._tell("halted", now, run=run, detail=why.value)
+
+    # --- what to do next ---
+
+    def tick(self, now: float) -> Orders:
+        """Decide. Call it after every report, and at wake_at."""
+        orders = Orders()
+        while not self.finished and self._step(orders, now):
+            pass
+        return orders
+
+    def _step(self, orders: Orders, now: float) -> bool:
+        """Make at most one transition of the wave at work; True if there may be more to do."""
+        if self._index >= len(self._waves):
+            return self._finish(now)
+        run = self._waves[self._index]
+        if self.halt is not None and self._on_halt != "restore_host":
+            return self._wind_down(run, orders, now)
+        step = {
+            Wave.PENDING: self._begin_wave,
+            Wave.FILLING: self._fill,
+            Wave.SOAKING: self._soak,
+            Wave.COMMITTING: self._commit,
+            Wave.JUDGED: self._judge,
+        }[self._wave_state]
+        return step(run, orders, now)
+
+    @property
+    def _on_halt(self) -> str:
+        """An unproven wave says nothing against the release, so nothing is reverted for it."""
+        if self.halt is Halt.UNPROVEN or self._halt_ring is None:
+            return "hold"
+        return self._halt_ring.ring.on_failure
+
+    def _begin_wave(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        self._open.append(run)
+        return self._enter(Wave.FILLING, run, now)
+
+    def _fill(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        if run.plan.ring.commit == "host":
+            self._order_commits(run, orders, now)
+        self._admit(run, orders, now)
+        if run.in_change or (run.cursor < len(run.hosts) and self.halt is None):
+            return False
+        if not run.good:
+            return self._enter(Wave.JUDGED, run, now)
+        soak = run.plan.ring.soak if any(self._states[host] is not State.SKIPPED for host in run.hosts) else 0
+        self._soak_until = now + soak
+        if soak:
+            self._tell("soak", now, run=run, detail=str(soak))
+        return self._enter(Wave.SOAKING, run, now)
+
+    def _admit(self, run: _WaveRun, orders: Orders, now: float) -> None:
+        while run.cursor < len(run.hosts) and self.halt is None:
+            host = run.hosts[run.cursor]
+            if self._states[host] is State.WAITING:
+                if run.free_slots < 1:
+                    return
+                self._move(host, State.CHANGING, now)
+                orders.admit.append(host)
+            run.cursor += 1
+
+    def _soak(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        if now < self._soak_until:
+            orders.wake_at = self._soak_until
+            return False
+        return self._enter(Wave.COMMITTING, run, now)
+
+    def _commit(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        """Commit what is due, one wave after the other, the oldest first."""
+        while self._open and (self.halt is not None or self._open[0].release_at <= self._index):
+            self._order_commits(self._open[0], orders, now)
+            if self._open[0].in_change:
+                return False
+            self._open.popleft()
+        return self._enter(Wave.JUDGED, run, now)
+
+    def _order_commits(self, run: _WaveRun, orders: Orders, now: float) -> None:
+        for host in list(islice(run.parked, run.free_slots)):
+            self._move(host, State.COMMITTING, now)
+            orders.commit.append(host)
+
+    def _judge(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        if self.halt is not None:
+            return self._finish(now)
+        if not run.good:
+            self._stop(Halt.UNPROVEN, run, now)
+            return True
+        self._index += 1
+        self._wave_state = Wave.PENDING
+        return True
+
+    def _wind_down(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+        """After a halt: revert what is uncommitted, the newest wave first, or let it stand, as the ring says."""
+        while self._on_halt == "restore_wave" and self._open:
+            newest = self._open[-1]
+            self._order_reverts(newest, orders, now)
+            if newest.in_change:
+                return False
+            self._open.pop()
+        return False if self._in_change else self._finish(now)
+
+    def _order_reverts(self, run: _WaveRun, orders: Orders, now: float) -> None:
+        revert: list[str] = []
+        if not run.reverted:
+            run.reverted = True
+            revert = [host for host in run.hosts[: run.cursor] if self._states[host] is State.CHANGING]
+        self._revert(revert, orders, now)
+        self._revert(list(islice(run.parked, run.free_slots)), orders, now)
+
+    def _revert(self, hosts: Iterable[str], orders: Orders, now: float) -> None:
+        for host in hosts:
+            self._move(host, State.RESTORING, now, "its wave is reverted")
+            orders.revert.append(host)
+
+    def _finish(self, now: float) -> bool:
+        for host, state in list(self._states.items()):
+            if state in (State.WAITING, State.PARKED):
+                self._move(host, State.HELD, now)
+        self.finished = True
+        self._tell("finished", now)
+        return False
+
+    # --- the one writer of states ---
+
+    def _move(self, host: str, to: State, now: float, detail: str = "") -> None:
+        state = self._states[host]
+        if to not in TRANSITIONS.get(state, ()):
+            raise ValueError(f"{host} is {state}: it cannot become {to}")
+        run = self._wave_of[host]
+        self._states[host] = to
+        change = (to in IN_CHANGE) - (state in IN_CHANGE)
+        run.in_change += change
+        self._in_change += change
+        run.good += (to in PROVES) - (state in PROVES)
+        if to is State.PARKED:
+            run.parked[host] = None
+        elif state is State.PARKED:
+            del run.parked[host]
+        kind = {State.CHANGING: "admitted", State.PARKED: "parked", State.COMMITTING: "committing", State.RESTORING: "failing"}
+        self._tell(kind.get(to, "ended"), now, host, to, run, detail)
+
+    def _enter(self, state: Wave, run: _WaveRun, now: float) -> bool:
+        self._wave_state = state
+        self._tell("wave", now, run=run, detail=state.value)
+        return True
+
+    def _tell(
+        self, kind: str, now: float, host: str = "", state: State | None = None, run: _WaveRun | None = None, detail: str = ""
+    ) -> None:
+        ring, number = (run.plan.ring.name, run.number) if run else ("", 0)
+        self.events.append(Event(kind, now, host, state, ring, number, detail))

@@ -1,0 +1,161 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plan: which host is upgraded in which wave of which ring.
+
+Pure: no Ansible, no disk, no clock. The same policy, release and hosts give the same plan, always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem, Release, Ring
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A host as the inventory declares it.
+
+    rings: the names of every ring that claims it; more than one is a problem, none means the default ring.
+    hold: why the customer wants it left alone, or None.
+    """
+
+    name: str
+    rings: tuple[str, ...] = ()
+    hold: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RingPlan:
+    ring: Ring
+    waves: tuple[tuple[str, ...], ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(host for wave in self.waves for host in wave)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """rings in the order they are upgraded; held hosts with their reason take no part."""
+
+    release: Release
+    rings: tuple[RingPlan, ...]
+    held: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(host for ring in self.rings for host in ring.hosts)
+
+    @property
+    def wave_count(self) -> int:
+        return sum(len(ring.waves) for ring in self.rings)
+
+
+def make_plan(
+    release: Release, rings: Iterable[Ring], members: Iterable[Member], default_ring: str, declared: bool
+) -> tuple[Plan, list[Problem]]:
+    """Put every member into a wave.
+
+    declared: the customer wrote the rings, so a ring that nobody is in is a mistake; of the default rings it is not.
+    """
+    rings = tuple(rings)
+    members = tuple(members)
+    problems = _membership_problems(rings, members, default_ring, declared)
+    if problems:
+        return Plan(release, ()), problems
+    by_ring: dict[str, list[str]] = {ring.name: [] for ring in rings}
+    held: dict[str, str] = {}
+    for member in members:
+        if member.hold is not None:
+            held[member.name] = member.hold
+        else:
+            by_ring[member.rings[0] if member.rings else default_ring].append(member.name)
+    planned = tuple(RingPlan(ring, waves(rotate(by_ring[ring.name], release), ring.serial)) for ring in rings if by_ring[ring.name])
+    return Plan(release, planned, held), []
+
+
+def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], default_ring: str, declared: bool) -> list[Problem]:
+    names = {ring.name for ring in rings}
+    allowed = f"allowed: {', '.join(sorted(names))}"
+    problems = []
+    unmarked = [member.name for member in members if not member.rings]
+    if unmarked and default_ring not in names:
+        problems.append(Problem("rollout_default_ring", default_ring, f"{unmarked[0]} and {len(unmarked) - 1} more need it; {allowed}"))
+    for member in members:
+        if len(member.rings) > 1:
+            both = " and ".join(member.rings)
+            problems.append(Problem(f"host {member.name}", member.rings, f"is in the rings {both}; leave it in one of them"))
+        problems.extend(
+            Problem(f"host {member.name}, rollout_ring", ring, f"no such ring; {allowed}") for ring in member.rings if ring not in names
+        )
+    if not members:
+        problems.append(Problem("hosts", [], "no host of the inventory takes part; check the play's hosts and --limit"))
+    elif declared:
+        taken = {ring for member in members for ring in member.rings or (default_ring,)}
+        problems.extend(
+            Problem(f"ring {ring.name}", ring.hosts, "nobody is in this ring; put hosts into it or take it out of rollout_rings")
+            for ring in rings
+            if ring.name not in taken
+        )
+    return problems
+
+
+def rotate(hosts: Iterable[str], release: Release) -> list[str]:
+    """Sort the hosts, then start at another one for every release: the same host is not always the canary."""
+    ordered = sorted(hosts)
+    if not ordered:
+        return []
+    seed = hashlib.sha256(f"{release.name}\0{release.version}".encode()).digest()
+    start = int.from_bytes(seed[:8], "big") % len(ordered)
+    return ordered[start:] + ordered[:start]
+
+
+def waves(hosts: list[str], serial: Iterable[int | str]) -> tuple[tuple[str, ...], ...]:
+    """Cut hosts into waves as Ansible's C(serial) does: percentages of all the hosts, rounded down, at least one."""
+    sizes = list(serial)
+    cut: list[tuple[str, ...]] = []
+    position = 0
+    while position < len(hosts):
+        size = wave_size(sizes[min(len(cut), len(sizes) - 1)], len(hosts))
+        cut.append(tuple(hosts[position : position + size]))
+        position += size
+    return tuple(cut)
+
+
+def wave_size(size: int | str, hosts: int) -> int:
+    """R("50%", 3) is 1: as ansible.utils.helpers.pct_to_int rounds."""
+    if isinstance(size, str) and size.endswith("%"):
+        return int((int(size[:-1]) / 100.0) * hosts) or 1
+    return int(size)
+
+
+def as_data(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON-ready data."""
+    return {
+        "release": {"name": plan.release.name, "version": plan.release.version},
+        "rings": [
+            {
+                "name": ring.ring.name,
+                "concurrency": ring.ring.concurrency,
+                "max_failures": ring.ring.max_failures,
+                "soak": ring.ring.soak,
+                "commit": ring.ring.commit,
+                "on_failure": ring.ring.on_failure,
+                "waves": [list(wave) for wave in ring.waves],
+            }
+            for ring in plan.rings
+        ],
+        "held": dict(plan.held),
+        "blast_radius": blast_radius(plan),
+    }
+
+
+def blast_radius(plan: Plan) -> int:
+    """The most hosts that can run the release before a verdict stops it: the largest wave."""
+    return max((len(wave) for ring in plan.rings for wave in ring.waves), default=0)

@@ -1,0 +1,271 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the customer declared: rings and the release, read from plain data.
+
+Pure: no Ansible, no disk, no clock. Nothing here raises on bad input. Every parser returns what it could read and a
+list of L(Problem), so that a caller can show all problems of all sources at once before any host is touched:
+
+    rings, problems = parse_rings(variables.get("rollout_rings"))
+    release, more = parse_release(variables.get("rollout_release"))
+    if problems + more: refuse
+
+A value whose problem was reported is replaced by its default; never run a policy that has problems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ON_FAILURE = ("restore_wave", "restore_host", "hold")
+COMMIT_SCOPES = ("host", "wave", "ring", "rollout")
+RING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*$")
+SHA256 = re.compile(r"^[0-9a-f]{64}$")
+PERCENT = re.compile(r"^([0-9]+)%$")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the input: where it stands, its value, and what to write instead."""
+
+    where: str
+    value: Any
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.value!r}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Hosts of one risk class and how they are upgraded.
+
+    serial: wave sizes, each a number of hosts (>= 1) or a percentage of the ring such as "10%"; the last one repeats.
+    concurrency: how many hosts of a wave may be in change at once; None means all of the wave.
+    max_failures: the ring is halted when failures > max_failures.
+    soak: seconds a wave must stay healthy before it is committed.
+    """
+
+    name: str
+    hosts: str
+    serial: tuple[int | str, ...] = ("100%",)
+    concurrency: int | None = None
+    max_failures: int = 0
+    soak: float = 0.0
+    commit: str = "wave"
+    on_failure: str = "restore_wave"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a release: a path on the controller or a URL the hosts fetch, its SHA-256 and its size in bytes."""
+
+    location: str
+    is_url: bool
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is rolled out."""
+
+    name: str
+    version: str
+    artifacts: tuple[Artifact, ...]
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+DEFAULT_RINGS = (
+    Ring("early", "rollout_early", (1, "50%", "100%")),
+    Ring("standard", "rollout_standard", ("10%", "50%", "100%")),
+    Ring("critical", "rollout_critical", (1, "25%")),
+)
+DEFAULT_SERIAL = {ring.name: ring.serial for ring in DEFAULT_RINGS}
+
+
+def parse_rings(raw: Any, where: str = "rollout_rings") -> tuple[tuple[Ring, ...], list[Problem]]:
+    """Read O(rollout_rings). None gives the three default rings."""
+    if raw is None:
+        return DEFAULT_RINGS, []
+    if not isinstance(raw, list) or not raw:
+        return DEFAULT_RINGS, [Problem(where, raw, "write a list of rings, each with at least a name, or leave it out")]
+    problems: list[Problem] = []
+    rings: list[Ring] = []
+    for index, item in enumerate(raw):
+        ring = _parse_ring(item, f"{where}[{index}]", problems)
+        if ring is None:
+            continue
+        if any(ring.name == other.name for other in rings):
+            problems.append(Problem(f"{where}[{index}].name", ring.name, "is used twice; give every ring its own name"))
+            continue
+        rings.append(ring)
+    return tuple(rings), problems
+
+
+def _parse_ring(raw: Any, where: str, problems: list[Problem]) -> Ring | None:
+    if not isinstance(raw, Mapping):
+        problems.append(Problem(where, raw, "a ring is a mapping with at least a name"))
+        return None
+    known = set(Ring.__dataclass_fields__)
+    for option in raw:
+        if option not in known:
+            problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(sorted(known))}"))
+    name = raw.get("name")
+    if not isinstance(name, str) or not RING_NAME.match(name):
+        problems.append(Problem(f"{where}.name", name, "write a name of letters, digits and underscores"))
+        return None
+    hosts = raw.get("hosts", f"rollout_{name}")
+    if not isinstance(hosts, str) or not hosts.strip():
+        problems.append(Problem(f"{where}.hosts", hosts, "write a host pattern, such as the name of a group"))
+        hosts = f"rollout_{name}"
+    return Ring(
+        name=name,
+        hosts=hosts,
+        serial=_serial(raw.get("serial", DEFAULT_SERIAL.get(name, ("100%",))), f"{where}.serial", problems),
+        concurrency=_concurrency(raw.get("concurrency"), f"{where}.concurrency", problems),
+        max_failures=_count(raw.get("max_failures", 0), f"{where}.max_failures", problems),
+        soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
+        commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
+        on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
+    )
+
+
+def _serial(raw: Any, where: str, problems: list[Problem]) -> tuple[int | str, ...]:
+    items = list(raw) if isinstance(raw, (list, tuple)) else [raw]
+    if not items:
+        problems.append(Problem(where, raw, "write at least one wave size"))
+    for item in items:
+        if not _is_size(item):
+            problems.append(Problem(where, item, 'a wave size is a number of hosts from 1 on, or a percentage from "1%" to "100%"'))
+    sizes = tuple(int(item) if str(item).isdigit() else str(item) for item in items if _is_size(item))
+    return sizes or ("100%",)
+
+
+def _is_size(item: Any) -> bool:
+    if isinstance(item, bool):
+        return False
+    if isinstance(item, int) or (isinstance(item, str) and item.isdigit()):
+        return int(item) >= 1
+    percent = PERCENT.match(item) if isinstance(item, str) else None
+    return percent is not None and 1 <= int(percent[1]) <= 100
+
+
+def _concurrency(raw: Any, where: str, problems: list[Problem]) -> int | None:
+    if raw is None:
+        return None
+    number = _whole(raw)
+    if number is None or number < 1:
+        problems.append(Problem(where, raw, "write how many hosts may be in change at once, from 1 on, or leave it out"))
+        return None
+    return number
+
+
+def _count(raw: Any, where: str, problems: list[Problem]) -> int:
+    number = _whole(raw)
+    if number is None or number < 0:
+        problems.append(Problem(where, raw, "write a whole number from 0 on; the ring is halted when failures > max_failures"))
+        return 0
+    return number
+
+
+def _seconds(raw: Any, where: str, problems: list[Problem]) -> float:
+    units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    match = re.match(r"^([0-9]+(?:\.[0-9]+)?)([smhd]?)$", str(raw)) if not isinstance(raw, bool) else None
+    if match is None:
+        problems.append(Problem(where, raw, 'write seconds from 0 on, or a number with s, m, h or d, such as "10m"'))
+        return 0.0
+    return float(match[1]) * units[match[2]]
+
+
+def _choice(raw: Any, allowed: tuple[str, ...], where: str, problems: list[Problem]) -> str:
+    if raw in allowed:
+        return str(raw)
+    problems.append(Problem(where, raw, f"allowed: {', '.join(allowed)}"))
+    return allowed[0]
+
+
+def _whole(raw: Any) -> int | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, str)) or not re.match(r"^-?[0-9]+$", str(raw)):
+        return None
+    return int(raw)
+
+
+def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | None, list[Problem]]:
+    """Read O(rollout_release). Each artifact needs exactly one of path and url, a sha256 and a size."""
+    if not isinstance(raw, Mapping):
+        return None, [Problem(where, raw, "give the release as extra vars: -e @release.yml with name, version and artifacts")]
+    problems: list[Problem] = []
+    known = ("name", "version", "artifacts", "variables")
+    for option in raw:
+        if option not in known:
+            problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
+    name, version = raw.get("name"), raw.get("version")
+    if not isinstance(name, str) or not VERSION.match(name):
+        problems.append(Problem(f"{where}.name", name, "write a name of letters, digits and . + ~ _ -"))
+    if not isinstance(version, str) or not VERSION.match(version):
+        problems.append(Problem(f"{where}.version", version, 'write a version as a quoted string, such as "2.0"'))
+    artifacts = raw.get("artifacts", [])
+    if not isinstance(artifacts, list):
+        problems.append(Problem(f"{where}.artifacts", artifacts, "write a list"))
+        artifacts = []
+    variables = raw.get("variables", {})
+    if not isinstance(variables, Mapping):
+        problems.append(Problem(f"{where}.variables", variables, "write a mapping"))
+        variables = {}
+    parsed = [_parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
+    if problems:
+        return None, problems
+    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables)), []
+
+
+def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:
+    if not isinstance(raw, Mapping):
+        problems.append(Problem(where, raw, "an artifact is a mapping with path or url, sha256 and size"))
+        return None
+    known = ("path", "url", "sha256", "size")
+    before = len(problems)
+    for option in raw:
+        if option not in known:
+            problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
+    locations = [key for key in ("path", "url") if raw.get(key)]
+    if len(locations) != 1:
+        problems.append(Problem(where, dict(raw), "write exactly one of path (on the controller) and url (fetched by the hosts)"))
+    elif locations == ["url"] and not re.match(r"^(https?|file)://", str(raw["url"])):
+        problems.append(Problem(f"{where}.url", raw["url"], "allowed: http://, https:// and file:// URLs"))
+    sha256, size = raw.get("sha256"), _whole(raw.get("size"))
+    if not isinstance(sha256, str) or not SHA256.match(sha256):
+        problems.append(Problem(f"{where}.sha256", sha256, "write the 64 lower-case hex digits that sha256sum prints"))
+    if size is None or size < 1:
+        problems.append(Problem(f"{where}.size", raw.get("size"), "write the size in bytes, from 1 on"))
+    if len(problems) > before:
+        return None
+    return Artifact(str(raw[locations[0]]), locations == ["url"], str(sha256), int(size or 0))
+
+
+def release_digest(release: Mapping[str, Any]) -> str:
+    """The identity of a release: SHA-256 over its name, its version and its artifacts' SHA-256, in hex.
+
+    Where an artifact lies does not change what is installed, so a mirror does not make a new release.
+    """
+    digests = [item.get("sha256") for item in release.get("artifacts") or []]
+    canonical = json.dumps([release.get("name"), release.get("version"), digests], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def render(problems: Iterable[Problem]) -> str:
+    """All problems as one message, numbered, one to a line."""
+    rows = [f"  {number}. {problem}" for number, problem in enumerate(problems, 1)]
+    count = f"{len(rows)} problem{'s' if len(rows) != 1 else ''}"
+    return "\n".join([f"This rollout cannot start ({count}; no host was touched):", *rows])

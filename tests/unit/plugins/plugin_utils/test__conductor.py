@@ -1,0 +1,336 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The conductor driven by a simulated fleet: its invariants are checked after every single step."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import (
+    IN_CHANGE,
+    OUTCOMES,
+    TRANSITIONS,
+    Conductor,
+    Halt,
+    State,
+)
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RELEASE = Release("shop", "2.0", ())
+
+
+@dataclass
+class Fate:
+    """How one simulated host behaves: seconds per step, and what goes wrong."""
+
+    change: float = 1.0
+    commit: float = 0.1
+    restore: float = 1.0
+    fault: str = "none"  # none, fails, fails_at_commit, sick, dark_before, lost, restore_fails, ran_already
+
+
+@dataclass
+class Simulation:
+    """Drives a conductor as the strategy does, over a heap of things that will happen."""
+
+    plan: Plan
+    fates: dict[str, Fate]
+    check: bool = True
+    now: float = 0.0
+    log: list[tuple[float, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.conductor = Conductor(self.plan)
+        self.heap: list[tuple[float, int, str, str]] = []
+        self.ticket = itertools.count()
+        self.wave_of = {}
+        for number, wave in enumerate(wave for ring in self.plan.rings for wave in ring.waves):
+            self.wave_of.update(dict.fromkeys(wave, number))
+        self.limit = [
+            ring.ring.concurrency or len(wave) for ring in self.plan.rings for wave in ring.waves
+        ]
+        self.halted_before_tick = False
+        self.busy: set[str] = set()
+        self.reverting: set[str] = set()
+
+    def later(self, seconds: float, host: str, what: str) -> None:
+        self.busy.add(host)
+        heapq.heappush(self.heap, (self.now + seconds, next(self.ticket), host, what))
+
+    def run(self) -> dict[str, State]:
+        for _step in range(40 * len(self.fates) + 40 * len(self.limit) + 100):
+            self.halted_before_tick = self.conductor.halt is not None
+            orders = self.conductor.tick(self.now)
+            self.obey(orders)
+            self.conductor.events.clear()
+            if self.check:
+                self.invariants(orders)
+            if self.conductor.finished:
+                return self.conductor.states()
+            if self.heap:
+                self.now, _ticket, host, what = heapq.heappop(self.heap)
+                if orders.wake_at is not None and orders.wake_at < self.now:
+                    heapq.heappush(self.heap, (self.now, _ticket, host, what))
+                    self.now = orders.wake_at
+                    continue
+                self.report(host, what)
+            else:
+                assert orders.wake_at is not None, "nothing happens any more and the rollout is not finished"
+                self.now = orders.wake_at
+        raise AssertionError("the rollout does not end")
+
+    def obey(self, orders) -> None:
+        for host in orders.admit:
+            self.log.append((self.now, "admit", host))
+            fate = self.fates[host]
+            what = {
+                "none": "park",
+                "fails_at_commit": "park",
+                "sick": "refused",
+                "dark_before": "unreachable",
+                "ran_already": "skipped",
+            }.get(fate.fault, "fail")
+            self.later(fate.change, host, what)
+        for host in orders.commit:
+            self.log.append((self.now, "commit", host))
+            self.later(self.fates[host].commit, host, "fail" if self.fates[host].fault == "fails_at_commit" else "committed")
+        for host in orders.revert:
+            self.log.append((self.now, "revert", host))
+            if host in self.busy:
+                self.reverting.add(host)
+            else:
+                self.later(self.fates[host].restore, host, self.after_restore(host))
+
+    def after_restore(self, host: str) -> str:
+        return {"restore_fails": "restore_failed", "lost": "lost"}.get(self.fates[host].fault, "restored")
+
+    def report(self, host: str, what: str) -> None:
+        """A task of the host ended. One that is to be reverted meanwhile turns back only now, as a real host does."""
+        self.busy.discard(host)
+        turn_back = host in self.reverting
+        self.reverting.discard(host)
+        if what == "park":
+            self.conductor.parked(host, self.now)
+        elif what == "fail":
+            self.conductor.failing(host, "check web", self.now)
+            turn_back = True
+        else:
+            self.conductor.ended(host, State(what), self.now)
+            turn_back = False
+        if turn_back:
+            self.later(self.fates[host].restore, host, self.after_restore(host))
+
+    def invariants(self, orders) -> None:
+        states = self.conductor.states()
+        in_change = Counter(self.wave_of[host] for host, state in states.items() if state in IN_CHANGE)
+        for wave, count in in_change.items():
+            assert count <= self.limit[wave], f"{count} hosts of wave {wave} in change, {self.limit[wave]} allowed"
+        if orders.admit:
+            assert not self.halted_before_tick, "admitted after the halt"
+            assert self.conductor.halt is None
+            (wave,) = {self.wave_of[host] for host in orders.admit}
+            for host, number in self.wave_of.items():
+                if number < wave:
+                    assert states[host] in {*OUTCOMES, State.PARKED}, f"{host} of an earlier wave is {states[host]}"
+                elif number > wave:
+                    assert states[host] is State.WAITING
+        for ring in self.plan.rings:
+            if self.conductor.failures[ring.ring.name] > ring.ring.max_failures:
+                assert self.conductor.halt is not None
+
+
+def fleet(sizes: dict[str, int], **options) -> Plan:
+    """A plan of rings of the given sizes; options hold for every ring."""
+    options.setdefault("serial", (1, "50%", "100%"))
+    return Plan(
+        RELEASE,
+        tuple(
+            RingPlan(
+                Ring(name, f"rollout_{name}", **options),
+                waves([f"{name}-{number}" for number in range(size)], options["serial"]),
+            )
+            for name, size in sizes.items()
+            if size
+        ),
+    )
+
+
+def simulate(plan: Plan, faults: dict[str, str] | None = None, **kwargs) -> Simulation:
+    fates = {host: Fate(fault=(faults or {}).get(host, "none")) for host in plan.hosts}
+    simulation = Simulation(plan, fates, **kwargs)
+    simulation.run()
+    return simulation
+
+
+def outcomes(simulation: Simulation) -> dict[str, str]:
+    return {host: str(state) for host, state in simulation.conductor.states().items()}
+
+
+CASES = [
+    ("good release", {}, {}, {"committed": 8}, None),
+    ("canary fails", {}, {"early-0": "fails"}, {"restored": 1, "held": 7}, Halt.FAILURES),
+    ("second wave fails: the parked host of its wave goes back too", {}, {"standard-1": "fails"},
+     {"committed": 3, "restored": 2, "held": 3}, Halt.FAILURES),
+    ("budget of one", {"max_failures": 1}, {"standard-1": "fails"}, {"committed": 7, "restored": 1}, None),
+    ("a budget does not cover a restore that failed", {"max_failures": 9}, {"standard-0": "restore_fails"},
+     {"committed": 2, "restore_failed": 1, "held": 5}, Halt.RESTORE_FAILED),
+    ("sick host in a wave with others", {"serial": ("100%",)}, {"early-0": "sick"}, {"committed": 7, "refused": 1}, None),
+    ("a refused canary proves nothing", {}, {"early-0": "sick"}, {"refused": 1, "held": 7}, Halt.UNPROVEN),
+    ("dark before the change", {"serial": ("100%",)}, {"standard-3": "dark_before"}, {"committed": 7, "unreachable": 1}, None),
+    ("lost in change", {}, {"early-1": "lost"}, {"committed": 1, "lost": 1, "held": 6}, Halt.FAILURES),
+    ("ran it already", {}, dict.fromkeys(["early-0", "early-1"], "ran_already"), {"committed": 6, "skipped": 2}, None),
+    ("a canary that fails its second look proves nothing", {"max_failures": 1}, {"early-0": "fails_at_commit"},
+     {"restored": 1, "held": 7}, Halt.UNPROVEN),
+    ("ring scope reverts earlier waves", {"commit": "ring"}, {"standard-3": "fails"},
+     {"committed": 2, "restored": 4, "held": 2}, Halt.FAILURES),
+    ("rollout scope reverts everything", {"commit": "rollout"}, {"critical-1": "fails"}, {"restored": 8}, Halt.FAILURES),
+    ("host scope keeps what was committed", {"commit": "host", "serial": ("100%",), "concurrency": 1},
+     {"standard-2": "fails"}, {"committed": 4, "restored": 1, "held": 3}, Halt.FAILURES),
+    ("restore_host commits the healthy of the wave", {"on_failure": "restore_host", "serial": ("100%",)},
+     {"standard-1": "fails"}, {"committed": 5, "restored": 1, "held": 2}, Halt.FAILURES),
+    ("hold leaves the healthy uncommitted", {"on_failure": "hold", "serial": ("100%",)},
+     {"standard-1": "fails"}, {"committed": 2, "restored": 1, "held": 5}, Halt.FAILURES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, options, faults, expected, halt", CASES, ids=[case[0] for case in CASES])
+def test_outcomes(name, options, faults, expected, halt):
+    simulation = simulate(fleet({"early": 2, "standard": 4, "critical": 2}, **options), faults)
+    assert Counter(outcomes(simulation).values()) == expected
+    assert simulation.conductor.halt is halt
+
+
+def test_soak_is_waited_for_before_the_commit():
+    simulation = simulate(fleet({"early": 1}, soak=30.0))
+    moments = {what: at for at, what, _host in simulation.log}
+    assert moments["commit"] - moments["admit"] == pytest.approx(31.0)
+
+
+def test_a_wave_that_ran_the_release_already_does_not_soak_again():
+    plan = fleet({"early": 1}, soak=30.0)
+    assert simulate(plan, {"early-0": "ran_already"}).now < 30
+
+
+def test_held_hosts_take_no_part():
+    plan = Plan(RELEASE, fleet({"early": 2}).rings, {"db1": "audit"})
+    simulation = simulate(plan)
+    assert simulation.conductor.state("db1") is State.HELD
+
+
+def test_every_state_can_end_and_outcomes_are_final():
+    reached = set()
+    frontier = {State.WAITING}
+    while frontier:
+        state = frontier.pop()
+        reached.add(state)
+        frontier |= TRANSITIONS.get(state, frozenset()) - reached
+    assert reached == set(State)
+    assert not set(TRANSITIONS) & set(OUTCOMES)
+
+
+@pytest.mark.parametrize(
+    "before, then", [("waiting", "committed"), ("waiting", "restored"), ("changing", "committed"), ("changing", "held")]
+)
+def test_forbidden_transitions_are_errors(before, then):
+    conductor = Conductor(fleet({"early": 1}))
+    if before == "changing":
+        conductor.tick(0.0)
+    with pytest.raises(ValueError, match=f"early-0 is {before}: it cannot become {then}"):
+        conductor.ended("early-0", State(then), 1.0)
+
+
+FAULTS = ["none"] * 12 + [
+    "fails", "fails_at_commit", "sick", "dark_before", "lost", "restore_fails", "ran_already",
+]  # fmt: skip
+SECONDS = st.floats(min_value=0.0, max_value=50.0)
+
+
+@st.composite
+def rollouts(draw) -> tuple[Plan, dict[str, Fate]]:
+    rings = []
+    for index in range(draw(st.integers(1, 3))):
+        sizes = st.one_of(st.integers(1, 6), st.integers(1, 100).map(lambda percent: f"{percent}%"))
+        serial = tuple(draw(st.lists(sizes, min_size=1, max_size=3)))
+        ring = Ring(
+            f"ring{index}",
+            "all",
+            serial,
+            concurrency=draw(st.one_of(st.none(), st.integers(1, 5))),
+            max_failures=draw(st.integers(0, 3)),
+            soak=draw(st.sampled_from([0.0, 0.0, 5.0, 60.0])),
+            commit=draw(st.sampled_from(["host", "wave", "ring", "rollout"])),
+            on_failure=draw(st.sampled_from(["restore_wave", "restore_host", "hold"])),
+        )
+        hosts = [f"h{index}-{number}" for number in range(draw(st.integers(1, 12)))]
+        rings.append(RingPlan(ring, waves(hosts, serial)))
+    plan = Plan(RELEASE, tuple(rings))
+    fates = {host: Fate(draw(SECONDS), draw(SECONDS), draw(SECONDS), draw(st.sampled_from(FAULTS))) for host in plan.hosts}
+    return plan, fates
+
+
+@given(rollouts())
+@settings(max_examples=400, deadline=None)
+def test_invariants_hold_for_every_rollout(rollout):
+    plan, fates = rollout
+    simulation = Simulation(plan, fates)
+    states = simulation.run()
+    assert set(states) == set(plan.hosts)
+    assert all(state in OUTCOMES for state in states.values())
+    touched = [host for _at, what, host in simulation.log if what == "admit"]
+    assert len(touched) == len(set(touched))
+    for host, state in states.items():
+        if state in (State.COMMITTED, State.RESTORED, State.RESTORE_FAILED, State.LOST):
+            assert host in touched
+    if simulation.conductor.halt is None:
+        assert State.HELD not in states.values()
+
+
+def simulate_large(hosts: int, wave_count: int, commit: str) -> Simulation:
+    size = hosts // wave_count
+    plan = fleet({"standard": hosts}, serial=(size,), concurrency=max(size // 4, 1), commit=commit)
+    assert plan.wave_count == wave_count
+    simulation = Simulation(plan, {host: Fate() for host in plan.hosts}, check=False)
+    assert set(simulation.run().values()) == {State.COMMITTED}
+    return simulation
+
+
+@pytest.mark.parametrize("commit", ["wave", "rollout"])
+def test_a_hundred_thousand_hosts_in_a_thousand_waves(commit, record_property, capsys):
+    """The seconds are shown, not judged; that the cost grows linearly is judged by counting calls below."""
+    began = time.process_time()
+    simulation = simulate_large(100_000, 1_000, commit)
+    seconds = time.process_time() - began
+    record_property("seconds", seconds)
+    with capsys.disabled():
+        print(f" [100 000 hosts, 1 000 waves, commit {commit}: {seconds:.1f} s]", end="")
+    assert len(simulation.log) == 200_000
+
+
+@pytest.mark.parametrize("commit", ["wave", "ring", "rollout"])
+def test_the_work_per_host_does_not_grow_with_the_fleet(commit):
+    def calls_per_host(hosts: int, wave_count: int) -> float:
+        calls = 0
+
+        def count(_frame, _event, _argument):
+            nonlocal calls
+            calls += 1
+
+        sys.setprofile(count)
+        try:
+            simulate_large(hosts, wave_count, commit)
+        finally:
+            sys.setprofile(None)
+        return calls / hosts
+
+    assert calls_per_host(4_000, 40) < 1.3 * calls_per_host(400, 4)
