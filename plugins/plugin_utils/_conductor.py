@@ -71,6 +71,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.SKIPPED,
             State.UNREACHABLE,
             State.REFUSED,
+            State.HELD,
         }
     ),
 }

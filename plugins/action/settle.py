@@ -1,0 +1,89 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Action plugin settle: one raw command to ask, a module run only where something is half done. See the module's docs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
+
+FORWARD = ("prepared", "changing", "verifying", "awaiting_commit", "restoring")
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    _requires_connection = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(
+            {"state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"}}
+        )
+        state_dir = arguments["state_dir"]
+        record, now = self._read(state_dir)
+        result.update(changed=False, record=record, settled=None)
+        transaction = record.get("transaction") or {}
+        if transaction.get("phase") == "inconsistent":
+            raise AnsibleActionFail(
+                f"This host is inconsistent since {clean(transaction.get('updated'))}: {clean(transaction.get('reason'))}. Its restore could not "
+                "be proven and nobody touches it until an operator has looked. To try the restore again: onprem.rollout.restore with force: true"
+            )
+        if transaction.get("phase") not in FORWARD:
+            return result
+        holder = transaction.get("holder") or {}
+        if is_held(transaction, now):
+            raise AnsibleActionFail(
+                f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction['phase']}, for another "
+                f"{max(0, round(float(transaction.get('lease_until', 0)) - now))} s. Wait for it, or end it"
+            )
+        result.update(changed=True, settled="restored (check mode: not done)")
+        if self._task.check_mode:
+            return result
+        reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(holder))}"
+        restored = self._execute_module(
+            module_name="onprem.rollout.restore",
+            module_args={"state_dir": state_dir, "holder": _holder.holder(), "transaction": transaction["id"], "reason": reason},
+            task_vars=task_vars,
+        )
+        if restored.get("failed"):
+            return {**restored, "record": record, "msg": f"{reason}; its restore failed: {restored.get('msg')}"}
+        record, now = self._read(state_dir)
+        result.update(record=record, settled=f"{restored.get('outcome')}: runs {installed(record)}")
+        return result
+
+    def _read(self, state_dir: str) -> tuple[Mapping[str, Any], float]:
+        """The record and the host's own clock, by one raw command. A record that cannot be read is never taken for none."""
+        directory, record = shlex.quote(state_dir), shlex.quote(f"{state_dir}/record.json")
+        command = (
+            f"date +%s; if [ -e {record} ]; then cat {record}; "
+            f"elif [ -e {directory} ] && ! [ -x {directory} ]; then echo 'permission denied' >&2; exit 13; else echo null; fi"
+        )
+        answer = self._low_level_execute_command(command, sudoable=True)
+        first, _newline, text = str(answer.get("stdout", "")).strip().partition("\n")
+        try:
+            if answer.get("rc") != 0:
+                raise ValueError(f"rc {answer.get('rc')}: {answer.get('stderr') or answer.get('stdout')}")
+            record_read = json.loads(text) or {}
+            if not isinstance(record_read, dict) or int(record_read.get("schema", 1)) > 1:
+                raise ValueError("its schema is newer than this version of the collection")
+            return record_read, float(first)
+        except ValueError as error:
+            raise AnsibleActionFail(
+                f"The record {state_dir}/record.json cannot be read: {clean(error)}. Log in as a user who may (become: true), or look at the file"
+            ) from None
+
+
+def is_held(transaction: Mapping[str, Any], now: float) -> bool:
+    """Another run that may still be alive holds the host: not one of this machine that is gone, nor one whose lease ended."""
+    holder = transaction.get("holder") or {}
+    if holder.get("run") == _holder.holder()["run"] or _holder.is_gone(holder):
+        return False
+    return float(transaction.get("lease_until", 0)) > now

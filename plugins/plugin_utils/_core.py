@@ -1,0 +1,297 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one file that touches ansible-core's internals.
+
+What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5:
+
+- C(free), and so C(host_pinned), asks C(StrategyBase.get_hosts_left) before every scheduling pass and gives tasks to
+  nobody else. A pass ends the play when the list is empty or nobody on it has work, so a host that is still busy must
+  stay on it.
+- C(free) keeps a cursor into that list. Up to 2.20 it is not checked against a list that got shorter after a
+  C(throttle), so the list is padded with an idle host. Core makes a finished stub state for a host it does not know.
+- C(PlayIterator.get_next_task_for_host(peek=True)) tells what a host will do without doing it.
+  C(mark_host_failed) moves a host from where it stands into the C(rescue) around it. It also adds it to
+  C(play._removed_hosts), which core itself takes back only for failures it saw.
+- An unreachable host gets neither C(rescue) nor C(always) (ansible#56265). Taking it out of
+  C(tqm._unreachable_hosts) and C(play._removed_hosts) puts it back to work.
+- C(meta: end_play) completes every host that the restricted inventory shows; a state saved before can be set again.
+- Callbacks get their result as C(_result) up to 2.18 and as C(result) from 2.19 on.
+- The bit C(RUN_FAILED_BREAK_PLAY) of a play's result keeps later plays from running and gives exit code 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from ansible import constants as C
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.executor.play_iterator import IteratingStates
+from ansible.inventory.host import Host
+from ansible.playbook.block import Block
+from ansible.playbook.role import Role
+from ansible.playbook.role.include import RoleInclude
+from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+
+PREFIX = "onprem.rollout."
+READS = frozenset(
+    {PREFIX + "settle", PREFIX + "host_info"}
+    | {
+        prefix + name
+        for prefix in ("", "ansible.builtin.", "ansible.legacy.")
+        for name in ("gather_facts", "setup", "validate_argument_spec")
+    }
+)
+INSTEAD = {
+    "serial": "give wave sizes with serial in rollout_rings instead",
+    "max_fail_percentage": "give max_failures in rollout_rings instead",
+    "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
+}
+
+
+class Place(Enum):
+    """Where a host stands in the play."""
+
+    READING = "reading"
+    WORKING = "working"
+    COMMIT = "commit"
+    RESCUE = "rescue"
+    OVER = "over"
+
+
+class Report:
+    """The result of one task on one host, in the same shape from every version of core."""
+
+    def __init__(self, kind: str, result: Any) -> None:
+        self.kind = kind
+        self.host: str = (result.host if hasattr(result, "host") else result._host).get_name()
+        self.data: Mapping[str, Any] = result.result if hasattr(result, "result") else result._result
+        task = result.task if hasattr(result, "task") else result._task
+        self.task: str = task.get_name()
+        self.verb = verb_of(task)
+
+
+def verb_of(task: Any) -> str:
+    """R("commit") for a task of our C(commit), R("") for a task of anybody else."""
+    action = getattr(task, "resolved_action", None) or task.action
+    return str(action)[len(PREFIX) :] if str(action).startswith(PREFIX) else ""
+
+
+class Listener(CallbackBase):
+    """Hands every task's result, and the end of the run, to the strategy."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "onprem.rollout.listener"
+
+    def __init__(self, report: Callable[[Report], None], last_words: Callable[[], None]) -> None:
+        super().__init__()
+        self._report = report
+        self._last_words = last_words
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._report(Report("ok", result))
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._report(Report("ignored" if ignore_errors else "failed", result))
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._report(Report("unreachable", result))
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._last_words()
+
+
+class Core:
+    """A play of ansible-core as the driver sees it; hosts go by their names."""
+
+    def __init__(self, strategy: Any, iterator: Any) -> None:
+        self._strategy = strategy
+        self._tqm = strategy._tqm
+        self._inventory = strategy._inventory
+        self._iterator = iterator
+        self._play = iterator._play
+        self._hosts: dict[str, Any] = {
+            host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)
+        }
+        self._last: dict[str, Any] = {}
+        self._rescues: dict[int, bool] = {}
+        self._idle = Host("onprem.rollout.idle")
+        self._length = 0
+
+    # --- the play's input ---
+
+    @property
+    def hosts(self) -> list[str]:
+        return list(self._hosts)
+
+    @property
+    def width(self) -> int:
+        """How many tasks core runs at the same time."""
+        return len(self._tqm._workers)
+
+    @property
+    def check_mode(self) -> bool:
+        return bool(context.CLIARGS.get("check"))
+
+    @property
+    def limited(self) -> bool:
+        return bool(self._inventory._subset)
+
+    def play_problems(self) -> list[Problem]:
+        """Play keywords and options that fight a rollout."""
+        where = f"play {self._play.get_name()!r}"
+        problems = [
+            Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
+            for keyword in INSTEAD
+            if getattr(self._play, keyword) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
+        ]
+        if C.ANY_ERRORS_FATAL:
+            problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
+        for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
+            value = context.CLIARGS.get(option)
+            if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
+                problems.append(
+                    Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all")
+                )
+        return problems
+
+    def variables(self, host: str) -> dict[str, Any]:
+        """The host's variables, not templated."""
+        values: dict[str, Any] = self._strategy._variable_manager.get_vars(
+            play=self._play, host=self._hosts[host], include_hostvars=False
+        )
+        return values
+
+    def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
+        return Templar(loader=self._strategy._loader, variables=variables).template(value)
+
+    def members(self, pattern: str) -> list[str]:
+        """The hosts of the whole inventory that match, --limit or not."""
+        if pattern.isidentifier() and pattern not in self._inventory.groups and pattern not in ("all", "ungrouped"):
+            return [pattern] if pattern in self._inventory.hosts else []
+        return [host.get_name() for host in self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)]
+
+    def role_problem(self, name: str) -> str | None:
+        """Why the role cannot be loaded, or None."""
+        try:
+            include = RoleInclude.load(
+                name,
+                play=self._play,
+                variable_manager=self._strategy._variable_manager,
+                loader=self._strategy._loader,
+                collection_list=None,
+            )
+            Role.load(include, play=self._play).compile(play=self._play)
+        except AnsibleError as error:
+            return str(error)
+        return None
+
+    # --- where hosts stand ---
+
+    def busy(self, host: str) -> bool:
+        """A task of the host runs, or its result has not been read yet."""
+        return bool(self._strategy._blocked_hosts.get(host, False))
+
+    def place(self, host: str) -> Place:
+        """Where the host stands. Remembers the place, so that L(turn_back) and L(again) can return to it."""
+        state, task = self._iterator.get_next_task_for_host(self._hosts[host], peek=True)
+        if task is None:
+            return Place.OVER
+        self._last[host] = self._iterator.get_host_state(self._hosts[host])
+        if self._in_rescue(state):
+            return Place.RESCUE
+        if verb_of(task) == "commit":
+            return Place.COMMIT
+        if str(task.action) in READS:
+            return Place.READING
+        return Place.WORKING
+
+    def _in_rescue(self, state: Any) -> bool:
+        """In the rescue of a host transaction: one that holds a C(restore), at any depth of blocks and includes."""
+        while state is not None and state.run_state != IteratingStates.COMPLETE:
+            if state.run_state == IteratingStates.RESCUE and self._restores(state.get_current_block().rescue):
+                return True
+            state = {
+                IteratingStates.TASKS: state.tasks_child_state,
+                IteratingStates.RESCUE: state.rescue_child_state,
+                IteratingStates.ALWAYS: state.always_child_state,
+            }.get(state.run_state)
+        return False
+
+    def _restores(self, tasks: Iterable[Any]) -> bool:
+        return any(
+            self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore"
+            for task in tasks
+        )
+
+    # --- moving hosts ---
+
+    def turn_back(self, host: str) -> None:
+        """Send the host from the place where it was last seen into its rescue, whatever core thinks of it."""
+        self.again(host)
+        self._iterator.mark_host_failed(self._hosts[host])
+        self._back_to_work(host)
+
+    def again(self, host: str) -> None:
+        """Put the host back to the place where it was last seen: it does that task once more."""
+        self._iterator.set_state_for_host(host, self._last[host].copy())
+        self._back_to_work(host)
+
+    def _back_to_work(self, host: str) -> None:
+        self._iterator.end_play = False
+        self._tqm._unreachable_hosts.pop(host, None)
+        self._tqm._failed_hosts.pop(host, None)
+        removed = self._play._removed_hosts
+        removed[:] = [name for name in removed if name != host]
+
+    def withdraw(self, host: str) -> None:
+        """The host gets no more tasks of this play, and counts neither as failed nor as done."""
+        self._iterator.set_run_state_for_host(host, IteratingStates.COMPLETE)
+
+    def unreachable_before(self, host: str) -> bool:
+        return host in self._tqm._unreachable_hosts
+
+    def restrict(self, hosts: Iterable[str]) -> None:
+        """What an C(end_play) or C(clear_host_errors) of a payload can reach."""
+        self._inventory.restrict_to_hosts([self._hosts[host] for host in hosts])
+
+    def as_list(self, hosts: Iterable[str]) -> list[Any]:
+        """The hosts as core wants them, never fewer than the time before."""
+        found = [self._hosts[host] for host in hosts]
+        padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
+        self._length = len(padded)
+        return padded
+
+    def dead_worker(self) -> bool:
+        return bool(self._tqm.has_dead_workers())
+
+    def terminated(self) -> bool:
+        return bool(self._tqm._terminated)
+
+    # --- the end ---
+
+    def listen(self, report: Callable[[Report], None], last_words: Callable[[], None]) -> None:
+        listener = Listener(report, last_words)
+        if hasattr(listener, "_init_callback_methods"):
+            listener._init_callback_methods()
+        listener._load_name = Listener.CALLBACK_NAME
+        self._tqm._callback_plugins.append(listener)
+
+    def exit_code(self, code: Any, wanted: str) -> int:
+        """Core's own result of the play, raised to what the rollout wants: ok, changes, failed or halted."""
+        if wanted == "halted":
+            return int(self._tqm.RUN_FAILED_HOSTS | self._tqm.RUN_FAILED_BREAK_PLAY)
+        if wanted in ("failed", "changes") and int(code) == self._tqm.RUN_OK:
+            return int(self._tqm.RUN_FAILED_HOSTS)
+        return int(code)
+
+    def publish(self, key: str, data: Any) -> None:
+        """Custom stats: what C(set_stats) gives, and AWX shows as artifacts of the job."""
+        self._tqm._stats.set_custom_stats(key, data)

@@ -1,0 +1,341 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The driver: between the conductor, which decides, and core, which runs tasks.
+
+Before every scheduling pass core asks L(Driver.hosts_left) which hosts may receive tasks. The driver
+
+1. lets every host read: tasks that only ask a host what it runs, before any host is changed;
+2. then tells the conductor what happened since the last pass (parked, failing, ended) and obeys its orders;
+3. gives hosts that went dark after their change began another chance to reach their rescue;
+4. sleeps only when no host has anything to do and the conductor or a dark host waits for the clock.
+
+Nothing that keeps a host safe lives here: a host whose controller dies at any line of this file has its own record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place, Report
+
+RESTORE_OUTCOMES = {
+    "restored": State.RESTORED,
+    "committed": State.COMMITTED,
+    "untouched": State.REFUSED,
+    "restore_failed": State.RESTORE_FAILED,
+}
+
+
+class Stage(Protocol):
+    """What the driver needs of core; see L(_core.Core)."""
+
+    width: int
+
+    def busy(self, host: str) -> bool: ...
+    def place(self, host: str) -> Place: ...
+    def turn_back(self, host: str) -> None: ...
+    def again(self, host: str) -> None: ...
+    def withdraw(self, host: str) -> None: ...
+    def restrict(self, hosts: Any) -> None: ...
+    def dead_worker(self) -> bool: ...
+    def terminated(self) -> bool: ...
+
+
+class WorkerDied(Exception):
+    """A worker process of the controller was killed; what its host did is unknown to this run."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """reconnect_timeout: seconds a host that went dark in change may take to come back.
+    reconnect_interval: seconds between two tries to reach it."""
+
+    reconnect_timeout: float = 300.0
+    reconnect_interval: float = 5.0
+
+
+@dataclass(slots=True)
+class HostRun:
+    """What this run has learned of one host."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    heard: bool = False
+    begun: bool = False
+    outcome: State | None = None
+    why: str = ""
+    checks: list[Any] = field(default_factory=list)
+    dark: str = ""
+    restoring: bool = False
+    reverted: bool = False
+    turn_back: bool = False
+    give_up_at: float = 0.0
+    retry_at: float = 0.0
+
+
+class Driver:
+    def __init__(
+        self,
+        conductor: Conductor,
+        stage: Stage,
+        digest: str,
+        tell: Callable[[Event], None],
+        settings: Settings,
+        look_only: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.conductor = conductor
+        self.runs = {host: HostRun() for host in conductor.states()}
+        self.asked = False
+        self._stage = stage
+        self._digest = digest
+        self._tell = tell
+        self._settings = settings
+        self._look_only = look_only
+        self._clock = clock
+        self._sleep = sleep
+        held = [host for host, state in conductor.states().items() if state is State.HELD]
+        self._to_ask = deque(host for host in self.runs if look_only or host not in held)
+        self._asking: dict[str, None] = {}
+        self._active: dict[str, None] = {}
+        self._wave: tuple[str, ...] = ()
+
+    # --- what core asks before every pass ---
+
+    def hosts_left(self) -> list[str]:
+        """The hosts that may receive tasks now; none when the rollout is over."""
+        while not self._stage.terminated():
+            if self._stage.dead_worker():
+                raise WorkerDied
+            if not self.asked and self._ask():
+                return list(self._asking)
+            if self._look_only:
+                return []
+            now = self._clock()
+            for host in list(self._active):
+                if not self._stage.busy(host):
+                    self._observe(host, now)
+            wake_at = self._obey(now)
+            runnable = [host for host in self._active if self._stage.busy(host) or not self._is_waiting(host)]
+            if runnable or (self.conductor.finished and not self._active):
+                return runnable
+            self._await(wake_at, now)
+        return []
+
+    def _is_waiting(self, host: str) -> bool:
+        return bool(self.runs[host].dark)
+
+    def _await(self, wake_at: float | None, now: float) -> None:
+        """Nobody has anything to do until the clock says so. Bounded, so that an abort is seen soon."""
+        moments = [self.runs[host].retry_at for host in self._active] + ([] if wake_at is None else [wake_at])
+        self._sleep(min([max(moment - now, 0.01) for moment in moments] + [0.25]))
+
+    # --- reading, before anything is changed ---
+
+    def _ask(self) -> bool:
+        """Let the hosts read, as many at a time as core has workers. True while some of them still do."""
+        for host in list(self._asking):
+            if not self._stage.busy(host) and (self.runs[host].dark or self._stage.place(host) is not Place.READING):
+                del self._asking[host]
+                self._learn(host)
+        while self._to_ask and len(self._asking) < max(self._stage.width, 1):
+            host = self._to_ask.popleft()
+            if self.runs[host].dark or self._stage.place(host) is not Place.READING:
+                self._learn(host)
+            else:
+                self._asking[host] = None
+        self.asked = not self._asking
+        if self.asked:
+            self._tell(Event("asked", self._clock()))
+        return not self.asked
+
+    def _learn(self, host: str) -> None:
+        """What the host said decides whether it takes part."""
+        run, now = self.runs[host], self._clock()
+        if self.conductor.state(host) is not State.WAITING:
+            return
+        if run.dark:
+            self._end(host, State.UNREACHABLE, now, run.dark)
+        elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
+            self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
+        elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
+            self._end(host, State.SKIPPED, now)
+
+    # --- what happened to hosts in change ---
+
+    def report(self, report: Report) -> None:
+        """A task ended; core calls this before the next pass."""
+        run = self.runs.get(report.host)
+        if run is None:
+            return
+        if report.kind == "unreachable":
+            run.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
+        elif report.verb:
+            getattr(self, f"_after_{report.verb}", self._after_other)(run, report)
+        else:
+            self._after_other(run, report)
+
+    def _after_settle(self, run: HostRun, report: Report) -> None:
+        self._after_other(run, report)
+        run.heard = report.kind == "ok"
+        run.record = report.data.get("record") or run.record
+        if report.data.get("settled"):
+            self._tell(Event("settled", self._clock(), report.host, detail=str(report.data["settled"])))
+
+    def _after_host_info(self, run: HostRun, report: Report) -> None:
+        self._after_settle(run, report)
+        run.facts = report.data
+
+    def _after_begin(self, run: HostRun, report: Report) -> None:
+        self._after_other(run, report)
+        if report.kind == "ok":
+            run.begun = report.data.get("outcome") != "skipped"
+            run.outcome = None if run.begun else State.SKIPPED
+        elif report.data.get("refused"):
+            run.outcome = State.REFUSED
+
+    def _after_commit(self, run: HostRun, report: Report) -> None:
+        self._after_other(run, report)
+        if report.kind == "ok" and report.data.get("outcome") == "committed":
+            run.outcome = State.COMMITTED
+
+    def _after_restore(self, run: HostRun, report: Report) -> None:
+        outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))
+        if report.kind == "ok" and outcome is not None:
+            if outcome is State.REFUSED and run.reverted:
+                outcome = State.HELD
+            run.outcome = run.outcome or outcome
+            run.facts = report.data
+        elif report.kind == "failed" and report.data.get("timedout"):
+            run.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
+        elif report.kind == "failed":
+            run.outcome = State.RESTORE_FAILED
+            run.why = f"{run.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
+
+    def _after_other(self, run: HostRun, report: Report) -> None:
+        if report.kind == "failed" and not run.restoring:
+            run.why = str(report.data.get("msg") or report.data.get("reason") or f"{report.task!r} failed")
+            run.checks = list(report.data.get("checks") or [])
+
+    def _observe(self, host: str, now: float) -> None:
+        run = self.runs[host]
+        if run.dark:
+            self._look_for(host, run, now)
+            return
+        place = self._stage.place(host)
+        if run.turn_back and run.outcome is None:
+            run.turn_back = False
+            self._turn_back(host, run)
+        elif place is Place.OVER:
+            self._over(host, run, now)
+        elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
+            run.restoring = True
+            self.conductor.failing(host, run.why or "it failed", now)
+        elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
+            del self._active[host]
+            self.conductor.parked(host, now)
+
+    def _over(self, host: str, run: HostRun, now: float) -> None:
+        """The host has no task left: by its outcome, or cut short by an end_host or end_play before it had one."""
+        if run.outcome is None and run.begun and not run.restoring:
+            run.why = run.why or "the payload ended the play before the host was proven healthy"
+            self._fail(host, run, now)
+            self._turn_back(host, run)
+        elif run.outcome is None:
+            self._end(host, State.RESTORE_FAILED if run.begun else State.REFUSED, now, run.why or "its tasks ended without a verdict")
+        else:
+            self._end(host, run.outcome, now, "" if run.outcome is State.COMMITTED else run.why)
+
+    def _look_for(self, host: str, run: HostRun, now: float) -> None:
+        """A host went dark: wait for it, then send it where its rescue begins."""
+        if run.outcome is not None or not run.begun:
+            self._end(host, run.outcome or State.UNREACHABLE, now, run.why or run.dark)
+        elif not run.give_up_at:
+            run.why = run.why or run.dark
+            run.give_up_at = now + self._settings.reconnect_timeout
+            run.retry_at = now + self._settings.reconnect_interval
+            self._fail(host, run, now)
+        elif now >= run.give_up_at:
+            self._end(host, State.LOST, now, f"{run.why}; did not come back within {self._settings.reconnect_timeout:g} s")
+        elif now >= run.retry_at:
+            run.dark = ""
+            run.retry_at = now + self._settings.reconnect_interval
+            if run.turn_back or not run.restoring:
+                run.turn_back = False
+                self._turn_back(host, run)
+            else:
+                self._stage.again(host)
+
+    def _fail(self, host: str, run: HostRun, now: float) -> None:
+        if self.conductor.state(host) is not State.RESTORING:
+            self.conductor.failing(host, run.why, now)
+
+    def _turn_back(self, host: str, run: HostRun) -> None:
+        """Into its rescue; and its place there is looked at at once, so that a second try starts there."""
+        run.restoring = True
+        self._stage.turn_back(host)
+        self._stage.place(host)
+
+    def _end(self, host: str, outcome: State, now: float, detail: str = "") -> None:
+        run = self.runs[host]
+        run.outcome = outcome
+        self._active.pop(host, None)
+        self._stage.withdraw(host)
+        if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST):
+            self._fail(host, run, now)
+        self.conductor.ended(host, outcome, now, detail)
+
+    # --- what the conductor wants ---
+
+    def _obey(self, now: float) -> float | None:
+        orders = self.conductor.tick(now)
+        for host in orders.admit:
+            self._active[host] = None
+        for host in orders.commit:
+            self._active[host] = None
+        for host in orders.revert:
+            run = self.runs[host]
+            run.why = run.why or "its wave is reverted"
+            run.reverted = run.turn_back = True
+            self._active[host] = None
+        if self.conductor.wave_hosts != self._wave and not self.conductor.finished:
+            self._wave = self.conductor.wave_hosts
+            self._stage.restrict(self._wave)
+        while self.conductor.events:
+            self._tell(self.conductor.events.popleft())
+        return orders.wake_at
+
+    # --- the end ---
+
+    @property
+    def wanted(self) -> str:
+        """What the rollout wants of the exit code: ok, changes (of a plan), failed or halted."""
+        states = set(self.conductor.states().values())
+        if self._look_only:
+            return "changes" if State.WAITING in states else "ok"
+        if self.conductor.halt is not None or not self.conductor.finished:
+            return "halted"
+        customer_held = set(self.conductor.plan.held)
+        good = {State.COMMITTED, State.SKIPPED}
+        bad = [host for host, state in self.conductor.states().items() if state not in good and host not in customer_held]
+        return "failed" if bad else "ok"
+
+    def withdraw_rest(self) -> None:
+        """Hosts that were never started, and parked ones that stay as they are, end here without a failure."""
+        for host, state in self.conductor.states().items():
+            if state in OUTCOMES or state is State.WAITING:
+                self._stage.withdraw(host)
+
+
+def in_progress(record: Mapping[str, Any]) -> bool:
+    """A transaction of the host's record is neither committed nor restored."""
+    transaction = record.get("transaction") or {}
+    return transaction.get("phase") not in (None, "committed", "restored")

@@ -1,0 +1,67 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who holds a host: the run of ansible-playbook that works on it, named so that people and other runs can find it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+
+def holder() -> dict[str, Any]:
+    """The run this worker process belongs to. The same for all tasks of one ansible-playbook, and for no other."""
+    pid = os.getppid()
+    controller = socket.gethostname()
+    return {
+        "run": f"{controller}/{boot_id()}/{pid}/{started(pid)}",
+        "controller": controller,
+        "pid": pid,
+        "user": _user(),
+        "job": os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID") or "",
+    }
+
+
+def is_gone(other: Mapping[str, Any]) -> bool:
+    """True only when that run is known to have ended: it ran on this machine, and its process is no more."""
+    parts = str(other.get("run", "")).split("/")
+    if len(parts) != 4 or parts[0] != socket.gethostname() or not parts[2].isdigit():
+        return False
+    known, boot, pid, start = boot_id(), parts[1], int(parts[2]), parts[3]
+    if not known or not boot:
+        return False
+    return boot != known or started(pid) != start
+
+
+def describe(other: Mapping[str, Any]) -> str:
+    job = f", job {other['job']}" if other.get("job") else ""
+    return f"{other.get('user', 'somebody')} on {other.get('controller', 'an unknown controller')}, pid {other.get('pid', '?')}{job}"
+
+
+def boot_id() -> str:
+    """The machine's boot, or nothing where the kernel does not tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> str:
+    """When the process started, in clock ticks since the boot; nothing when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,221 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What people read: the plan, one line for each thing that happens, and the verdict with the command to go on.
+
+Pure: strings from data. Every text that came from a host or a user is made safe to print first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, Halt, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
+
+HALTS = {
+    Halt.FAILURES: "failures > max_failures",
+    Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
+    Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
+}
+
+
+def clean(text: Any, length: int = 400) -> str:
+    """One printable line: control characters and direction marks of a hostile host become visible."""
+    line = " ".join(str(text).split())
+    safe = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+    return safe if len(safe) <= length else safe[: length - 1] + "…"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """R(90) is R("1 min 30 s")."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return ""
+
+
+def names(hosts: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(clean(host, 60) for host in hosts[:most])
+    return shown if len(hosts) <= most else f"{shown} and {len(hosts) - most} more"
+
+
+def headline(plan: Plan) -> str:
+    worst, total = blast_radius(plan), len(plan.hosts)
+    share = f" ({round(100 * worst / total)} %)" if total else ""
+    return (
+        f"{plan.release.label}: {count(total, 'host')} in {count(len(plan.rings), 'ring')} and {count(plan.wave_count, 'wave')}; "
+        f"at most {count(worst, 'host')}{share} run it before a verdict"
+    )
+
+
+def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> list[str]:
+    """The plan: waves and their hosts, what is snapshotted, room, expected time, and what takes no part."""
+    lines = [headline(plan)]
+    for ring in plan.rings:
+        policy = ring.ring
+        how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
+        how += [f"soak {span(policy.soak)}"] if policy.soak else []
+        how += [f"commit by {policy.commit}", f"on failure {policy.on_failure}"]
+        lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
+        for number, wave in enumerate(ring.waves, 1):
+            lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
+    lines += [f"held by you: {clean(host)}: {clean(reason)}" for host, reason in plan.held.items()]
+    lines += _estimate_lines(plan, runs)
+    doing = sum(1 for state in states.values() if state is State.WAITING)
+    lines.append(f"to do: {count(doing, 'host')} to upgrade" if doing else f"nothing to do: every host that can runs {plan.release.label}")
+    return lines
+
+
+def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
+    state = states[host]
+    if state is State.WAITING:
+        return f"{clean(host)} (runs {installed(runs[host].record)})"
+    detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 160)}"
+    return f"{clean(host)} ({detail})"
+
+
+def _estimate_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
+    facts = {host: runs[host].facts for host in plan.hosts if runs[host].facts}
+    snapshots = [run.get("estimate") or {} for run in facts.values()]
+    lines = []
+    if snapshots:
+        largest = max(int(each.get("bytes") or 0) for each in snapshots)
+        files = max(int(each.get("files") or 0) for each in snapshots)
+        tightest = min(facts, key=lambda host: int(facts[host].get("free_bytes") or 0))
+        free = size(int(facts[tightest].get("free_bytes") or 0))
+        lines.append(f"snapshot: up to {count(files, 'file')}, {size(largest)} a host; least room: {free} on {clean(tightest)}")
+    took = sorted(seconds for run in runs.values() for seconds in past_seconds(run.record))
+    if took:
+        median = took[len(took) // 2]
+        rounds = sum(-(-len(wave) // (ring.ring.concurrency or len(wave))) for ring in plan.rings for wave in ring.waves)
+        soak = sum(ring.ring.soak * len(ring.waves) for ring in plan.rings)
+        lines.append(f"expected: about {span(rounds * median + soak)} (a host took {span(median)} before; soaking {span(soak)})")
+    else:
+        lines.append("expected time: unknown, no host has been upgraded before")
+    return lines
+
+
+def past_seconds(record: Mapping[str, Any]) -> list[float]:
+    return [float(item["seconds"]) for item in record.get("history") or [] if item.get("outcome") == "committed" and "seconds" in item]
+
+
+def installed(record: Mapping[str, Any]) -> str:
+    release = record.get("installed") or {}
+    return clean(f"{release.get('name')} {release.get('version')}") if release else "something not installed by a rollout"
+
+
+def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
+    """What every host runs and what its record says, the worst first."""
+    rows: list[tuple[int, str]] = []
+    for ring in plan.rings:
+        for host in ring.hosts:
+            rank, text = _host_status(runs[host])
+            rows.append((rank, f"{ring.ring.name}: {clean(host)}: {text}"))
+    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host])[1]}") for host, reason in plan.held.items()]
+    worst = max((rank for rank, _text in rows), default=0)
+    head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
+            4: "some hosts could not be asked", 5: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
+    return [f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
+
+
+def _host_status(run: Any) -> tuple[int, str]:
+    if run.dark or run.why:
+        return 4, f"could not be asked: {clean(run.dark or run.why, 200)}"
+    transaction = run.record.get("transaction") or {}
+    release, phase = transaction.get("release") or {}, transaction.get("phase")
+    text = f"runs {installed(run.record)}"
+    if phase == "inconsistent":
+        return 5, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
+    if phase == "restored":
+        return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
+    if phase not in (None, "committed"):
+        holder = transaction.get("holder") or {}
+        who = f"{holder.get('user')} on {holder.get('controller')}, pid {holder.get('pid')}"
+        return 3, f"{text}; {phase} to {clean(release.get('version'))}, held by {clean(who)} since {clean(transaction.get('began'))}"
+    return 0, text
+
+
+def event_line(event: Event, conductor: Conductor) -> str | None:
+    """One line for what matters while it happens, or None."""
+    host, detail = clean(event.host), clean(event.detail)
+    where = f"{event.ring} wave {event.wave}/{_wave_count(conductor.plan, event.ring)}" if event.ring else ""
+    if event.kind == "wave":
+        if event.detail == "filling":
+            return f"{where}: {names(_wave_hosts(conductor.plan, event))}"
+        return f"{where}: {'no host failed' if conductor.halt is None else 'stopped'}" if event.detail == "judged" else None
+    if event.kind == "ended":
+        text = f"  {host}: {str(event.state).replace('_', ' ')}{': ' + detail if detail else ''}"
+        return None if event.state is State.HELD else text
+    return {
+        "settled": f"  {host}: was left half done by an earlier run, now {detail}",
+        "admitted": f"  {host}: in change",
+        "parked": f"  {host}: upgraded and healthy, waits for its wave",
+        "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: healthy, but {detail}",
+        "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
+        "halted": f"HALTED in {where}",
+    }.get(event.kind)
+
+
+def _wave_count(plan: Plan, ring: str) -> int:
+    return next((len(each.waves) for each in plan.rings if each.ring.name == ring), 0)
+
+
+def _wave_hosts(plan: Plan, event: Event) -> tuple[str, ...]:
+    return next(each.waves[event.wave - 1] for each in plan.rings if each.ring.name == event.ring)
+
+
+def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, exit_code: int) -> list[str]:
+    """The last lines of a rollout: how it ended, which host, which check, what was restored, how to go on."""
+    by_state: dict[State, list[str]] = {}
+    for host, state in conductor.states().items():
+        by_state.setdefault(state, []).append(host)
+    label = conductor.plan.release.label
+    if conductor.halt is not None:
+        lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}"]
+    elif not conductor.finished:
+        lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
+    elif exit_code:
+        lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]
+    else:
+        lines = [f"ROLLOUT DONE: {label}"]
+    for state in (State.RESTORE_FAILED, State.LOST, State.RESTORED, State.REFUSED, State.UNREACHABLE):
+        lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
+        if len(by_state.get(state, [])) > 20:
+            lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
+    for state, text in ((State.HELD, "held"), (State.COMMITTED, "committed"), (State.SKIPPED, "ran it already")):
+        if by_state.get(state):
+            lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
+    if exit_code:
+        lines.append(f"  to see more: {command.replace('rollout.upgrade', 'rollout.status')}")
+        lines.append(f"  to go on, when the cause is mended: {command}")
+    lines.append(f"  exit code: {exit_code}")
+    return lines
+
+
+def _why(run: Any, state: State) -> str:
+    if state is not State.RESTORED:
+        return clean(run.why or run.dark)
+    files = run.facts.get("files") or {}
+    put_back = sum(int(files.get(kind) or 0) for kind in ("replaced", "created", "removed", "metadata"))
+    checks = ", ".join(clean(check.get("name"), 40) for check in run.facts.get("checks") or [] if check.get("ok"))
+    proof = f"{count(put_back, 'path')} put back in {span(float(run.facts.get('seconds') or 0))}, proven by {checks or 'its checks'}"
+    return f"{clean(run.why)}; {proof}"
+
+
+def indent(lines: Iterable[str]) -> str:
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Strategy plugin: rings and waves; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: staged
+short_description: Upgrades hosts ring by ring and wave by wave
+version_added: 0.1.0
+author: onprem.rollout contributors
+description:
+  - Runs a play as P(ansible.builtin.host_pinned#strategy) does, but lets only those hosts run tasks whose turn it is.
+  - Before any host is touched, everything the rollout is told is checked as a whole, and all problems are shown at once.
+  - Tasks that only read, M(onprem.rollout.host_info), P(onprem.rollout.settle#action) and fact gathering, run on all hosts first.
+  - Then the hosts of a wave are let in, up to C(concurrency) at a time. Each runs on until M(onprem.rollout.commit) and
+    waits there, upgraded and healthy, until the whole wave is. Then all of them commit.
+  - When in a ring failures > C(max_failures), nobody new is let in, and the waiting hosts are sent into their C(rescue).
+  - A host that becomes unreachable after its change began gets its C(rescue) as soon as it can be reached again.
+  - Hosts that were never let in are not touched, and are reported as held, not as failed.
+notes:
+  - C(serial), C(max_fail_percentage) and C(any_errors_fatal) on the play, C(--tags), C(--skip-tags) and C(--start-at-task) are refused.
+  - Needs the role P(onprem.rollout.upgrade#role), or tasks that call M(onprem.rollout.begin), M(onprem.rollout.health),
+    M(onprem.rollout.commit) and, in a C(rescue), M(onprem.rollout.restore) in the same order.
+  - Third-party strategies are deprecated from ansible-core 2.19 on. Nothing that keeps a host safe lives here; the role is
+    also correct under C(linear).
+seealso:
+  - plugin: ansible.builtin.host_pinned
+    plugin_type: strategy
+"""
+
+import json
+import os
+import shlex
+import sys
+import time
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
+from ansible.utils.display import Display
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
+from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
+
+display = Display()
+
+
+class StrategyModule(HostPinned):  # type: ignore[misc]
+    _core: Core
+    _driver: Driver
+    _inputs: _inputs.Inputs
+
+    def run(self, iterator: Any, play_context: Any) -> int:
+        self._core = Core(self, iterator)
+        self._inputs, problems = _inputs.read(self._core)
+        if problems:
+            raise AnsibleError(render(problems))
+        self._driver = Driver(
+            Conductor(self._inputs.plan),
+            self._core,
+            release_digest(self._inputs.release),
+            self._tell,
+            Settings(self._inputs.reconnect_timeout),
+            look_only=self._inputs.verb != "upgrade",
+        )
+        self._core.listen(self._driver.report, self._last_words)
+        self._exit_code = 1
+        if self._inputs.verb == "upgrade":
+            self._say(f"{'CHECK MODE: ' if self._core.check_mode else ''}rollout of {_story.headline(self._inputs.plan)}")
+        try:
+            code = super().run(iterator, play_context)
+        except (KeyboardInterrupt, AnsibleError):
+            self._last_words()
+            raise
+        self._driver.withdraw_rest()
+        self._core.restrict(self._core.hosts)
+        code = self._core.exit_code(code, self._driver.wanted)
+        self._exit_code = 2 if self._driver.wanted == "halted" else code
+        self._core.publish("onprem_rollout", self._summary())
+        return code
+
+    def get_hosts_left(self, iterator: Any) -> list[Any]:
+        """The seam: whoever is in this list may receive tasks."""
+        try:
+            return self._core.as_list(self._driver.hosts_left())
+        except WorkerDied:
+            raise AnsibleError("A worker process of this controller was killed. The next upgrade settles the hosts in change.") from None
+
+    # --- what people read ---
+
+    def _tell(self, event: Event) -> None:
+        if event.kind == "asked":
+            self._asked()
+        line = _story.event_line(event, self._driver.conductor)
+        if line and self._inputs.verb == "upgrade":
+            self._say(line)
+
+    def _asked(self) -> None:
+        conductor, runs = self._driver.conductor, self._driver.runs
+        if self._inputs.verb == "status":
+            display.display("\n".join(_story.status_lines(self._inputs.plan, runs)))
+        elif self._inputs.verb == "plan":
+            display.display("\n".join(_story.plan_lines(self._inputs.plan, runs, conductor.states())))
+        if self._inputs.plan_file and self._inputs.verb != "upgrade":
+            self._write_plan(self._inputs.plan_file)
+
+    def _write_plan(self, path: str) -> None:
+        partial = f"{path}.partial"
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(self._summary(), file, indent=2, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def _summary(self) -> dict[str, Any]:
+        hosts = {
+            host: {"state": str(state), "why": self._driver.runs[host].why or self._driver.runs[host].dark,
+                   "installed": self._driver.runs[host].record.get("installed")}
+            for host, state in self._driver.conductor.states().items()
+        }  # fmt: skip
+        halt = self._driver.conductor.halt
+        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None}
+
+    def _last_words(self) -> None:
+        if self._inputs.verb == "upgrade":
+            command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, command, self._exit_code)
+            display.display("\n" + "\n".join(lines))
+
+    def _say(self, line: str) -> None:
+        display.display(f"{time.strftime('%H:%M:%S')} {line}")

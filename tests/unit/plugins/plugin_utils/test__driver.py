@@ -1,0 +1,244 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The driver over a recording stage that walks hosts through the role's tasks as core would.
+
+What core itself does is not imitated here beyond that; tests/core runs the same stories on every ansible-core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
+from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+
+NEW = "digest of the new release"
+FORWARD = ["settle", "begin", "payload", "health", "commit"]
+BACK = ["restore"]
+DEFAULTS = {"begin": {"outcome": "begun"}, "commit": {"outcome": "committed"}, "restore": {"outcome": "restored"}}
+PLACES = {"settle": Place.READING, "commit": Place.COMMIT, "restore": Place.RESCUE}
+
+
+@dataclass
+class FakeReport:
+    kind: str
+    host: str
+    verb: str
+    data: dict
+    task: str
+
+
+@dataclass
+class Stage:
+    """Every host stands at an index of FORWARD, or of BACK once it failed. Records what the driver did to it."""
+
+    width: int = 4
+    at: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    running: dict[str, str] = field(default_factory=dict)
+    calls: list[tuple] = field(default_factory=list)
+    dead: bool = False
+
+    def task(self, host: str) -> str | None:
+        lane, index = self.at[host]
+        tasks = FORWARD if lane == "forward" else BACK
+        return tasks[index] if lane != "over" and index < len(tasks) else None
+
+    def busy(self, host: str) -> bool:
+        return host in self.running
+
+    def place(self, host: str) -> Place:
+        task = self.task(host)
+        if task is None:
+            return Place.OVER
+        self.seen[host] = self.at[host]
+        return PLACES.get(task, Place.WORKING)
+
+    def turn_back(self, host: str) -> None:
+        self.calls.append(("turn_back", host))
+        self.at[host] = ("back", 0)
+
+    def again(self, host: str) -> None:
+        self.calls.append(("again", host))
+        self.at[host] = self.seen[host]
+
+    def withdraw(self, host: str) -> None:
+        self.calls.append(("withdraw", host))
+        self.at[host] = ("over", 0)
+
+    def restrict(self, hosts) -> None:
+        self.calls.append(("restrict", tuple(hosts)))
+
+    def dead_worker(self) -> bool:
+        return self.dead
+
+    def terminated(self) -> bool:
+        return False
+
+
+@dataclass
+class Play:
+    """Runs the driver against a stage: answers maps (host, task) to what happens instead of a success."""
+
+    hosts: int = 4
+    answers: dict = field(default_factory=dict)
+    ring: dict = field(default_factory=dict)
+    held: dict = field(default_factory=dict)
+    look_only: bool = False
+    now: float = 0.0
+    ran: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = [f"h{number}" for number in range(self.hosts)]
+        ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
+        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
+        self.stage = Stage(at={name: ("forward", 0) for name in [*names, *self.held]})
+        self.told = []
+        self.driver = Driver(
+            Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5), self.look_only, lambda: self.now, self.sleep
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def run(self) -> Play:
+        for _pass in range(10_000):
+            for host, task in list(self.stage.running.items()):
+                self.answer(host, task)
+            left = self.driver.hosts_left()
+            idle = [host for host in left if host not in self.stage.running]
+            if not any(self.stage.task(host) for host in idle) and not self.stage.running:
+                return self
+            for host in idle[: self.stage.width]:
+                task = self.stage.task(host)
+                if task:
+                    lane, index = self.stage.at[host]
+                    self.stage.at[host] = (lane, index + 1)
+                    self.stage.running[host] = task
+                    self.ran.append((host, task))
+        raise AssertionError("the play does not end")
+
+    def answer(self, host: str, task: str) -> None:
+        del self.stage.running[host]
+        self.now += 1
+        answer = self.answers.get((host, task))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else None
+        kind, data = answer or ("ok", DEFAULTS.get(task, {}))
+        if kind == "failed" and self.stage.at[host][0] == "forward" and task not in ("settle",):
+            self.stage.at[host] = ("back", 0)
+        elif kind in ("failed", "end_play"):
+            self.stage.at[host] = ("over", 0)
+        if kind != "end_play":
+            verb = "" if task == "payload" else task
+            self.driver.report(FakeReport(kind, host, verb, data, task))
+
+    def outcomes(self) -> dict[str, str]:
+        return {host: str(state) for host, state in self.driver.conductor.states().items()}
+
+
+def record(digest: str, phase: str | None = None) -> dict:
+    return {"record": {"installed": {"name": "shop", "version": "x", "digest": digest}, "transaction": {"phase": phase}}}
+
+
+DARK = ("unreachable", {"msg": "No route to host"})
+REFUSED = ("failed", {"refused": True, "msg": "sick already"})
+BROKEN = ("failed", {"msg": "check web: saw 500, expected 200"})
+STORIES = [
+    ("all well", {}, {"h0": "committed", "h1": "committed", "h2": "committed", "h3": "committed"}, "ok"),
+    ("runs it already", {("h2", "settle"): ("ok", record(NEW, "committed"))}, {"h2": "skipped", "h1": "committed"}, "ok"),
+    ("half done is not done", {("h2", "settle"): ("ok", record(NEW, "changing"))}, {"h2": "committed"}, "ok"),
+    ("dark before the start", {("h2", "settle"): DARK}, {"h2": "unreachable", "h3": "committed"}, "failed"),
+    ("dark when its turn comes", {("h2", "begin"): DARK}, {"h2": "unreachable", "h3": "committed"}, "failed"),
+    ("inconsistent", {("h2", "settle"): BROKEN}, {"h2": "refused", "h3": "committed"}, "failed"),
+    ("refused", {("h2", "begin"): REFUSED, ("h2", "restore"): ("ok", {"outcome": "untouched"})}, {"h2": "refused", "h3": "committed"},
+     "failed"),
+    ("begin says it runs already", {("h2", "begin"): ("ok", {"outcome": "skipped"}), ("h2", "commit"): ("ok", {})}, {"h2": "skipped", "h3": "committed"}, "ok"),
+    ("canary fails", {("h0", "health"): BROKEN}, {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}, "halted"),
+    ("payload fails in the second wave", {("h1", "payload"): BROKEN},
+     {"h0": "committed", "h1": "restored", "h2": "restored", "h3": "restored"}, "halted"),
+    ("second look before the commit fails", {("h2", "commit"): BROKEN}, {"h0": "committed", "h2": "restored"}, "halted"),
+    ("restore fails", {("h0", "health"): BROKEN, ("h0", "restore"): ("failed", {"outcome": "restore_failed", "msg": "still 500"})},
+     {"h0": "restore_failed", "h1": "held"}, "halted"),
+    ("dark in the payload, back at once", {("h0", "payload"): DARK}, {"h0": "restored", "h1": "held"}, "halted"),
+    ("dark in the payload, back after three tries", {("h0", "payload"): DARK, ("h0", "restore"): [DARK, DARK]},
+     {"h0": "restored", "h1": "held"}, "halted"),
+    ("dark for good", {("h0", "payload"): DARK, ("h0", "restore"): DARK}, {"h0": "lost", "h1": "held"}, "halted"),
+    ("dark at the commit that had been done", {("h0", "commit"): DARK, ("h0", "restore"): ("ok", {"outcome": "committed"})},
+     {"h0": "committed", "h1": "held"}, "halted"),
+    ("the restore gives no answer once", {("h0", "health"): BROKEN, ("h0", "restore"): [("failed", {"timedout": {"period": 9}})]},
+     {"h0": "restored", "h1": "held"}, "halted"),
+    ("the payload ends the play", {("h0", "payload"): ("end_play", {})}, {"h0": "restored", "h1": "held"}, "halted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, answers, expected, wanted", STORIES, ids=[story[0] for story in STORIES])
+def test_stories(name, answers, expected, wanted):
+    play = Play(answers={key: list(value) if isinstance(value, list) else value for key, value in answers.items()}).run()
+    assert {host: play.outcomes()[host] for host in expected} == expected
+    assert play.driver.wanted == wanted
+
+
+def test_no_host_is_changed_before_every_host_was_asked():
+    play = Play(hosts=9).run()
+    first_change = next(index for index, (_host, task) in enumerate(play.ran) if task == "begin")
+    assert {host for host, task in play.ran[:first_change] if task == "settle"} == {f"h{number}" for number in range(9)}
+
+
+def test_asking_is_no_wider_than_core_has_workers():
+    play = Play(hosts=50)
+    play.stage.width = 7
+    assert len(play.driver.hosts_left()) == 7
+
+
+def test_nobody_commits_before_the_whole_wave_is_parked():
+    play = Play(hosts=5, ring={"serial": ("100%",), "concurrency": 2}).run()
+    tasks = [task for _host, task in play.ran]
+    assert tasks.index("commit") > max(index for index, task in enumerate(tasks) if task == "health")
+
+
+def test_held_hosts_get_no_task():
+    play = Play(held={"db1": "audit"}).run()
+    assert "db1" not in {host for host, _task in play.ran}
+    assert play.driver.wanted == "ok"
+
+
+def test_a_host_reverted_before_its_begin_is_held_not_restored():
+    answers = {("h1", "health"): BROKEN, ("h2", "begin"): ("ok", {"outcome": "begun"}), ("h2", "restore"): ("ok", {"outcome": "untouched"})}
+    play = Play(hosts=4, ring={"serial": ("100%",)}, answers=answers)
+    play.stage.width = 1
+    play.run()
+    assert play.outcomes()["h2"] in ("held", "restored")
+    assert ("h2", "commit") not in play.ran
+
+
+def test_the_wave_is_what_an_end_play_can_reach():
+    play = Play().run()
+    assert [call for call in play.stage.calls if call[0] == "restrict"] == [("restrict", ("h0",)), ("restrict", ("h1", "h2", "h3"))]
+
+
+def test_a_dark_host_is_looked_for_without_stopping_the_others():
+    answers = {("h1", "payload"): DARK, ("h1", "restore"): [DARK]}
+    play = Play(ring={"serial": ("100%",), "max_failures": 1}, answers=answers).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "restored", "h2": "committed", "h3": "committed"}
+    assert ("again", "h1") in play.stage.calls
+
+
+def test_look_only_asks_even_held_hosts_and_changes_nothing():
+    play = Play(held={"db1": "audit"}, look_only=True).run()
+    assert {task for _host, task in play.ran} == {"settle"}
+    assert ("db1", "settle") in play.ran
+    assert play.driver.wanted == "changes"
+
+
+def test_a_dead_worker_ends_the_run():
+    play = Play()
+    play.stage.dead = True
+    with pytest.raises(WorkerDied):
+        play.driver.hosts_left()
