@@ -13,13 +13,14 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
 FORWARD = ("prepared", "changing", "verifying", "awaiting_commit", "restoring")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     _requires_connection = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

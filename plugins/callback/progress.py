@@ -26,10 +26,11 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean
 
 
-class CallbackModule(Default):  # type: ignore[misc]
+class CallbackModule(Default):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "onprem.rollout.progress"

@@ -37,6 +37,7 @@ from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 PREFIX = "onprem.rollout."

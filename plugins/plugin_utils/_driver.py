@@ -36,8 +36,8 @@ RESTORE_OUTCOMES = {
 class Stage(Protocol):
     """What the driver needs of core; see L(_core.Core)."""
 
-    width: int
-
+    @property
+    def width(self) -> int: ...
     def busy(self, host: str) -> bool: ...
     def place(self, host: str) -> Place: ...
     def turn_back(self, host: str) -> None: ...
@@ -71,7 +71,6 @@ class HostRun:
     begun: bool = False
     outcome: State | None = None
     why: str = ""
-    checks: list[Any] = field(default_factory=list)
     dark: str = ""
     restoring: bool = False
     reverted: bool = False
@@ -222,8 +221,7 @@ class Driver:
 
     def _after_other(self, run: HostRun, report: Report) -> None:
         if report.kind == "failed" and not run.restoring:
-            run.why = str(report.data.get("msg") or report.data.get("reason") or f"{report.task!r} failed")
-            run.checks = list(report.data.get("checks") or [])
+            run.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
 
     def _observe(self, host: str, now: float) -> None:
         run = self.runs[host]
@@ -306,6 +304,8 @@ class Driver:
             run.why = run.why or "its wave is reverted"
             run.reverted = run.turn_back = True
             self._active[host] = None
+            if not self._stage.busy(host):
+                self._observe(host, now)
         if self.conductor.wave_hosts != self._wave and not self.conductor.finished:
             self._wave = self.conductor.wave_hosts
             self._stage.restrict(self._wave)
@@ -333,6 +333,16 @@ class Driver:
         for host, state in self.conductor.states().items():
             if state in OUTCOMES or state is State.WAITING:
                 self._stage.withdraw(host)
+
+
+def failed_checks(result: Mapping[str, Any]) -> str:
+    """The required checks that failed, in few words: which, what was seen, what was expected, after how long."""
+    bad = [check for check in result.get("checks") or [] if not check.get("ok") and check.get("level") == "required"]
+    return "; ".join(
+        f"check {check.get('name')}: saw {str(check.get('seen'))[:120]}, expected {check.get('expected')}, "
+        f"{check.get('attempts')} times in {float(check.get('seconds') or 0):.1f} s"
+        for check in bad
+    )
 
 
 def in_progress(record: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class Inputs:
     verb: str
     plan: Plan
     release: Mapping[str, Any]
-    plan_file: str
+    json_file: str
     reconnect_timeout: float
 
 
@@ -84,7 +84,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
-    return Inputs(verb, plan, data, str(value("rollout_plan_file", "")), float(timeout)), problems
+    return Inputs(verb, plan, data, str(value("rollout_json", "")), float(timeout)), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str) -> tuple[list[Member], list[Problem]]:

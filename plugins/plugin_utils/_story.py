@@ -9,7 +9,7 @@ Pure: strings from data. Every text that came from a host or a user is made safe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, Halt, State
@@ -84,7 +84,8 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State])
 def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     state = states[host]
     if state is State.WAITING:
-        return f"{clean(host)} (runs {installed(runs[host].record)})"
+        release = runs[host].record.get("installed")
+        return f"{clean(host)} ({installed(runs[host].record)})" if release else clean(host)
     detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 160)}"
     return f"{clean(host)} ({detail})"
 
@@ -116,7 +117,7 @@ def past_seconds(record: Mapping[str, Any]) -> list[float]:
 
 def installed(record: Mapping[str, Any]) -> str:
     release = record.get("installed") or {}
-    return clean(f"{release.get('name')} {release.get('version')}") if release else "something not installed by a rollout"
+    return clean(f"{release.get('name')} {release.get('version')}") if release else "an unknown version (no rollout yet)"
 
 
 def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
@@ -150,17 +151,16 @@ def _host_status(run: Any) -> tuple[int, str]:
     return 0, text
 
 
-def event_line(event: Event, conductor: Conductor) -> str | None:
+def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> str | None:
     """One line for what matters while it happens, or None."""
     host, detail = clean(event.host), clean(event.detail)
     where = f"{event.ring} wave {event.wave}/{_wave_count(conductor.plan, event.ring)}" if event.ring else ""
     if event.kind == "wave":
         if event.detail == "filling":
             return f"{where}: {names(_wave_hosts(conductor.plan, event))}"
-        return f"{where}: {'no host failed' if conductor.halt is None else 'stopped'}" if event.detail == "judged" else None
+        return f"{where}: {'passed' if conductor.halt is None else 'stopped'}" if event.detail == "judged" else None
     if event.kind == "ended":
-        text = f"  {host}: {str(event.state).replace('_', ' ')}{': ' + detail if detail else ''}"
-        return None if event.state is State.HELD else text
+        return _ended_line(host, event, runs)
     return {
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
@@ -169,6 +169,14 @@ def event_line(event: Event, conductor: Conductor) -> str | None:
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}",
     }.get(event.kind)
+
+
+def _ended_line(host: str, event: Event, runs: Mapping[str, Any]) -> str | None:
+    if event.state is State.HELD:
+        return None
+    if event.state is State.RESTORED:
+        return f"  {host}: restored: {_proof(runs[event.host])}"
+    return f"  {host}: {str(event.state).replace('_', ' ')}{': ' + clean(event.detail) if event.detail else ''}"
 
 
 def _wave_count(plan: Plan, ring: str) -> int:
@@ -202,7 +210,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, e
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
     if exit_code:
         lines.append(f"  to see more: {command.replace('rollout.upgrade', 'rollout.status')}")
-        lines.append(f"  to go on, when the cause is mended: {command}")
+        lines.append(f"  to go on, with the cause mended: {command}")
     lines.append(f"  exit code: {exit_code}")
     return lines
 
@@ -210,12 +218,11 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, e
 def _why(run: Any, state: State) -> str:
     if state is not State.RESTORED:
         return clean(run.why or run.dark)
+    return f"{clean(run.why)}; {_proof(run)}"
+
+
+def _proof(run: Any) -> str:
     files = run.facts.get("files") or {}
     put_back = sum(int(files.get(kind) or 0) for kind in ("replaced", "created", "removed", "metadata"))
     checks = ", ".join(clean(check.get("name"), 40) for check in run.facts.get("checks") or [] if check.get("ok"))
-    proof = f"{count(put_back, 'path')} put back in {span(float(run.facts.get('seconds') or 0))}, proven by {checks or 'its checks'}"
-    return f"{clean(run.why)}; {proof}"
-
-
-def indent(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
+    return f"{count(put_back, 'path')} put back in {span(float(run.facts.get('seconds') or 0))}, proven by {checks or 'its checks'}"

@@ -14,7 +14,7 @@ author: onprem.rollout contributors
 description:
   - Runs a play as P(ansible.builtin.host_pinned#strategy) does, but lets only those hosts run tasks whose turn it is.
   - Before any host is touched, everything the rollout is told is checked as a whole, and all problems are shown at once.
-  - Tasks that only read, M(onprem.rollout.host_info), P(onprem.rollout.settle#action) and fact gathering, run on all hosts first.
+  - Tasks that only read, M(onprem.rollout.host_info), M(onprem.rollout.settle) and fact gathering, run on all hosts first.
   - Then the hosts of a wave are let in, up to C(concurrency) at a time. Each runs on until M(onprem.rollout.commit) and
     waits there, upgraded and healthy, until the whole wave is. Then all of them commit.
   - When in a ring failures > C(max_failures), nobody new is let in, and the waiting hosts are sent into their C(rescue).
@@ -41,6 +41,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
@@ -51,7 +52,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 display = Display()
 
 
-class StrategyModule(HostPinned):  # type: ignore[misc]
+class StrategyModule(HostPinned):
     _core: Core
     _driver: Driver
     _inputs: _inputs.Inputs
@@ -80,9 +81,12 @@ class StrategyModule(HostPinned):  # type: ignore[misc]
             raise
         self._driver.withdraw_rest()
         self._core.restrict(self._core.hosts)
-        code = self._core.exit_code(code, self._driver.wanted)
-        self._exit_code = 2 if self._driver.wanted == "halted" else code
+        wanted = "ok" if self._inputs.verb == "status" else self._driver.wanted
+        code = self._core.exit_code(code, wanted)
+        self._exit_code = 2 if wanted == "halted" else code
         self._core.publish("onprem_rollout", self._summary())
+        if self._inputs.json_file:
+            self._write_json(self._inputs.json_file)
         return code
 
     def get_hosts_left(self, iterator: Any) -> list[Any]:
@@ -97,7 +101,7 @@ class StrategyModule(HostPinned):  # type: ignore[misc]
     def _tell(self, event: Event) -> None:
         if event.kind == "asked":
             self._asked()
-        line = _story.event_line(event, self._driver.conductor)
+        line = _story.event_line(event, self._driver.conductor, self._driver.runs)
         if line and self._inputs.verb == "upgrade":
             self._say(line)
 
@@ -107,10 +111,8 @@ class StrategyModule(HostPinned):  # type: ignore[misc]
             display.display("\n".join(_story.status_lines(self._inputs.plan, runs)))
         elif self._inputs.verb == "plan":
             display.display("\n".join(_story.plan_lines(self._inputs.plan, runs, conductor.states())))
-        if self._inputs.plan_file and self._inputs.verb != "upgrade":
-            self._write_plan(self._inputs.plan_file)
 
-    def _write_plan(self, path: str) -> None:
+    def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"
         with open(partial, "w", encoding="utf-8") as file:
             json.dump(self._summary(), file, indent=2, sort_keys=True)

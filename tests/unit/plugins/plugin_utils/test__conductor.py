@@ -14,6 +14,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import (
     IN_CHANGE,
     OUTCOMES,
@@ -24,8 +27,6 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import (
 )
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 RELEASE = Release("shop", "2.0", ())
 

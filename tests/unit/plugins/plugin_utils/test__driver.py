@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
@@ -91,6 +92,7 @@ class Play:
     ring: dict = field(default_factory=dict)
     held: dict = field(default_factory=dict)
     look_only: bool = False
+    delays: dict = field(default_factory=dict)
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
 
@@ -98,7 +100,7 @@ class Play:
         names = [f"h{number}" for number in range(self.hosts)]
         ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
         plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
-        self.stage = Stage(at={name: ("forward", 0) for name in [*names, *self.held]})
+        self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)))
         self.told = []
         self.driver = Driver(
             Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5), self.look_only, lambda: self.now, self.sleep
@@ -110,7 +112,10 @@ class Play:
     def run(self) -> Play:
         for _pass in range(10_000):
             for host, task in list(self.stage.running.items()):
-                self.answer(host, task)
+                if self.delays.get((host, task), 0) > 0:
+                    self.delays[(host, task)] -= 1
+                else:
+                    self.answer(host, task)
             left = self.driver.hosts_left()
             idle = [host for host in left if host not in self.stage.running]
             if not any(self.stage.task(host) for host in idle) and not self.stage.running:
@@ -201,6 +206,12 @@ def test_nobody_commits_before_the_whole_wave_is_parked():
     play = Play(hosts=5, ring={"serial": ("100%",), "concurrency": 2}).run()
     tasks = [task for _host, task in play.ran]
     assert tasks.index("commit") > max(index for index, task in enumerate(tasks) if task == "health")
+
+
+def test_a_parked_host_that_is_reverted_never_commits():
+    play = Play(ring={"serial": ("100%",)}, answers={("h3", "health"): [BROKEN]}, delays={("h3", "payload"): 5}).run()
+    assert set(play.outcomes().values()) == {"restored"}
+    assert "commit" not in {task for _host, task in play.ran}
 
 
 def test_held_hosts_get_no_task():

@@ -1,0 +1,25 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Action plugin begin: the module of this name, with the release reduced to its identity. See the module's docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
+
+
+class ActionModule(HostAction):
+    verb = "begin"
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        given = super().arguments(given)
+        release = given.get("release")
+        if isinstance(release, Mapping) and "digest" not in release:
+            # the host keeps who the release is, not its artifacts and variables, which may hold secrets
+            given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": release_digest(release)}
+        return given

@@ -1,0 +1,160 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The host record: what is installed, what is last known good, which transaction is in progress.
+
+One writer: every phase is moved by start() or advance(), which refuse what PHASES does not allow, and which return only
+when the record is on disk. A dead machine is then judged by the phase it is found in:
+
+    prepared, changing, verifying, awaiting_commit   restore
+    restoring                                        restore again
+    committed, restored                              leave alone
+    inconsistent                                     leave alone until an operator forces a restore
+"""
+
+import calendar
+import os
+import time
+from typing import Any, Dict, Optional
+
+from ._errors import RolloutError
+from ._store import read_json, show, write_json
+
+SCHEMA = 1
+HISTORY = 20
+PHASES = {
+    "prepared": ("changing", "restoring"),
+    "changing": ("verifying", "restoring"),
+    "verifying": ("awaiting_commit", "verifying", "restoring"),
+    "awaiting_commit": ("committed", "verifying", "restoring"),
+    "committed": (),
+    "restoring": ("restored", "inconsistent", "restoring"),
+    "restored": (),
+    "inconsistent": ("restoring",),
+}
+OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
+FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")
+Record = Dict[str, Any]
+
+
+def iso(now: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, such as 2025-01-31T23:59:59Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+
+
+def unix(text: str) -> float:
+    """The inverse of iso()."""
+    return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+
+
+def path_of(state_dir: str) -> str:
+    """Where the record is."""
+    return os.path.join(state_dir, "record.json")
+
+
+def load(state_dir: str) -> Record:
+    """The record of this host, an empty one if there is none. RolloutError when it cannot be understood."""
+    path = path_of(state_dir)
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if record is None:
+        return {"schema": SCHEMA, "installed": None, "last_known_good": None, "transaction": None, "history": []}
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise _unreadable(path, "it has no schema number")
+    if record["schema"] > SCHEMA:
+        raise RolloutError(
+            "The record {0} has schema {1}; this version of onprem.rollout knows schemas up to {2}. Use the version that "
+            "wrote it, or a newer one. Nothing was touched.".format(show(path), record["schema"], SCHEMA),
+            "schema",
+        )
+    problem = _problem(record)
+    if problem:
+        raise _unreadable(path, problem)
+    return record
+
+
+def _problem(record: Record) -> Optional[str]:
+    if record["schema"] < 1:
+        return "its schema is {0}".format(record["schema"])
+    transaction = record.get("transaction")
+    if not isinstance(record.get("history"), list) or "installed" not in record or "last_known_good" not in record:
+        return "history, installed or last_known_good is missing"
+    if transaction is None:
+        return None if "transaction" in record else "transaction is missing"
+    if not isinstance(transaction, dict):
+        return "transaction is not a mapping"
+    missing = [field for field in FIELDS if field not in transaction]
+    if missing:
+        return "transaction has no {0}".format(", ".join(missing))
+    if transaction["phase"] not in PHASES:
+        return "phase {0!r} is unknown".format(transaction["phase"])
+    if not isinstance(transaction["holder"], dict) or not isinstance(transaction["options"], dict):
+        return "holder or options of the transaction is not a mapping"
+    return None
+
+
+def _unreadable(path: str, why: str) -> RolloutError:
+    return RolloutError(
+        "The record {0} cannot be read: {1}. Nothing was touched. Put a good copy back, or move it away if this host's "
+        "files are known to be right: it then counts as never upgraded.".format(show(path), why),
+        "record",
+    )
+
+
+def open_transaction(record: Record) -> Optional[Dict[str, Any]]:
+    """The transaction that is not over yet (an inconsistent one is not), or None."""
+    transaction = record["transaction"]
+    return transaction if transaction is not None and PHASES[transaction["phase"]] else None
+
+
+def start(state_dir: str, record: Record, transaction: Dict[str, Any]) -> Record:
+    """Write a new transaction in phase prepared. The one before it must be over."""
+    if open_transaction(record):
+        raise RolloutError("transaction {0} is still {1}".format(record["transaction"]["id"], record["transaction"]["phase"]), "phase")
+    record = dict(record, transaction=dict(transaction, phase="prepared"))
+    write_json(path_of(state_dir), record)
+    return record
+
+
+def advance(state_dir: str, record: Record, phase: str, now: float, **changes: Any) -> Record:
+    """Move the transaction to another phase, with what that means for the rest of the record, in one write."""
+    before = record["transaction"]
+    if phase not in PHASES[before["phase"]]:
+        raise RolloutError(
+            "Transaction {0} is {1}; from there it cannot become {2}, only: {3}.".format(
+                before["id"], before["phase"], phase, ", ".join(PHASES[before["phase"]]) or "nothing, it is over"
+            ),
+            "phase",
+        )
+    transaction = dict(before, phase=phase, updated=iso(now), **changes)
+    record = dict(record, transaction=transaction)
+    if phase in OUTCOMES:
+        record["history"] = (record["history"] + [_past(transaction, OUTCOMES[phase], now)])[-HISTORY:]
+    if phase == "committed":
+        record.update(installed=transaction["release"], last_known_good=transaction["snapshot"])
+    write_json(path_of(state_dir), record)
+    return record
+
+
+def renew(state_dir: str, record: Record, lease_until: float) -> Record:
+    """Keep the transaction for its holder until C(lease_until); the phase stays."""
+    record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until))
+    write_json(path_of(state_dir), record)
+    return record
+
+
+def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, Any]:
+    return {
+        "id": transaction["id"],
+        "rollout": transaction["rollout"],
+        "release": transaction["release"],
+        "previous": transaction["previous"],
+        "outcome": outcome,
+        "began": transaction["began"],
+        "ended": iso(now),
+        "seconds": max(0, int(now - unix(transaction["began"]))),
+        "reason": transaction.get("reason"),
+    }

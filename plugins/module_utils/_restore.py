@@ -1,0 +1,158 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Putting a host back: the second half of a host transaction, and what a dead one is settled with.
+
+Every step can be repeated from the start: a host that dies in the middle is found in C(restoring) and restored again.
+"""
+
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from . import _putback, _services, _snapshot
+from ._checks import describe, failed
+from ._checks import run as run_checks
+from ._errors import RolloutError
+from ._fence import VARIABLE, fence
+from ._process import run
+from ._record import Record, advance, load, open_transaction
+from ._store import locked, release_reserve, show
+
+SHOWN = 50
+Check = Callable[[Any], List[Dict[str, Any]]]
+Outcome = Tuple[bool, Dict[str, Any], Dict[str, Any]]
+
+
+def restore(
+    state_dir: str,
+    run_id: str,
+    transaction: Optional[str] = None,
+    reason: str = "",
+    force: bool = False,
+    check_mode: bool = False,
+    clock: Callable[[], float] = time.time,
+    check: Check = run_checks,
+    command: _services.Command = run,
+) -> Outcome:
+    """Restore the transaction of this run, or the named one, if there is something to restore."""
+    if not os.path.isdir(state_dir):
+        return False, _result("untouched", None), {}
+    with locked(state_dir, check_mode):
+        record = load(state_dir)
+        found = record["transaction"]
+        if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):
+            return False, _result("untouched", None), {}
+        if not open_transaction(record):
+            return False, _result(found["phase"], found), {}
+        if found["phase"] == "inconsistent" and not force:
+            raise inconsistent(found)
+        if check_mode:
+            listed = [] if _untouched(found) else _putback.differences(_snapshot.load(state_dir, found["snapshot"]))
+            return True, _result("restored", found, listed), _diff(listed)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command)
+        return True, result, diff
+
+
+def inconsistent(transaction: Dict[str, Any]) -> RolloutError:
+    """The refusal to touch a host whose state nobody knows."""
+    return RolloutError(
+        "This host is inconsistent: transaction {id} ({0}) could not be restored on {updated}: {reason}. Nothing was touched. "
+        "Repair what the message names, then run onprem.rollout.restore with transaction={id} and force=true.".format(
+            label(transaction["release"]), **transaction
+        ),
+        "inconsistent",
+        outcome="inconsistent",
+        transaction=transaction["id"],
+    )
+
+
+def label(release: Dict[str, Any]) -> str:
+    """A release in words."""
+    return "{0} {1}".format(release.get("name"), release.get("version"))
+
+
+def settle(
+    state_dir: str, record: Record, reason: str, clock: Callable[[], float], check: Check, command: _services.Command
+) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
+    """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error."""
+    began = clock()
+    transaction = record["transaction"]
+    untouched = _untouched(transaction)
+    reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
+    release_reserve(state_dir)
+    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched)
+    transaction = record["transaction"]
+    result = _result("restored", transaction)
+    diff = {}  # type: Dict[str, Any]
+    try:
+        if untouched:  # the snapshot may not even be complete
+            _snapshot.discard(state_dir, transaction["snapshot"])
+        else:
+            listed = _put_back(state_dir, transaction, check, command, result)
+            result["files"], diff = _count(listed), _diff(listed)
+    except (RolloutError, OSError) as error:
+        result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
+        message = "{0}; after the change failed with: {1}".format(error, reason)
+        advance(state_dir, record, "inconsistent", clock(), reason=message)
+        raise RolloutError(
+            "The restore of {0} could not be proven, this host is now inconsistent: {1}".format(label(transaction["release"]), error),
+            "restore_failed",
+            changed=True,
+            **result,
+        ) from error
+    record = advance(state_dir, record, "restored", clock())
+    prune(state_dir, record)
+    result["seconds"] = round(clock() - began, 3)
+    return record, result, diff
+
+
+def prune(state_dir: str, record: Record) -> None:
+    """Keep as many snapshots as the transaction says, and always last known good."""
+    keep = int(record["transaction"]["options"].get("keep", 3))
+    _snapshot.prune(state_dir, keep, [record["last_known_good"], record["transaction"]["snapshot"]])
+
+
+def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> List[_putback.Difference]:
+    """Fence, files, services, proof. What is known so far is left in C(result) also when this raises."""
+    options = transaction["options"]
+    fence(transaction["id"])
+    os.environ.pop(VARIABLE, None)  # what is restarted below must not be taken for the payload by a later restore
+    listed = _putback.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
+    result["files"] = _count(listed)
+    problems = _services.put_back(transaction.get("services") or {}, command)
+    problems += _services.rerun(options.get("restart") or [], command)
+    result["checks"] = check(options.get("checks") or [])
+    sick = failed(result["checks"])
+    if sick:
+        problems.append("the files are back, but the host is not healthy: {0}".format(describe(sick)))
+    if problems:
+        raise RolloutError("; ".join(problems), "unproven")
+    return listed
+
+
+def _untouched(transaction: Dict[str, Any]) -> bool:
+    """Whether the restore finds a host that nobody changed: it died while its snapshot was being taken."""
+    if transaction["phase"] in ("restoring", "inconsistent"):
+        return not transaction.get("touched", True)
+    return bool(transaction["phase"] == "prepared")
+
+
+def _result(outcome: str, transaction: Optional[Dict[str, Any]], listed: Any = ()) -> Dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "transaction": transaction["id"] if transaction else None,
+        "files": _count(listed),
+        "checks": [],
+        "seconds": 0.0,
+    }
+
+
+def _count(listed: Any) -> Dict[str, Any]:
+    counts = {kind: sum(1 for item in listed if item.kind == kind) for kind in _putback.KINDS}
+    return dict(counts, paths=[show(item.path) for item in listed[:SHOWN]])
+
+
+def _diff(listed: Any) -> Dict[str, Any]:
+    return {"prepared": "".join("{0}: {1}\n".format(item.kind, show(item.path)) for item in listed)}

@@ -1,0 +1,287 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The host transaction: begin, verifying, awaiting_commit, commit. Restoring is in _restore.py.
+
+Each step takes the host lock, reads the record, judges it, and writes the next phase before it acts on it.
+"""
+
+import time
+import uuid
+from typing import Any, Callable, Dict, List, Tuple
+
+from . import _services, _snapshot
+from ._checks import describe, failed, validate
+from ._checks import run as run_checks
+from ._errors import Refused, RolloutError
+from ._process import run
+from ._record import Record, advance, iso, load, open_transaction, renew, start
+from ._restore import Check, Outcome, inconsistent, label, prune, settle
+from ._store import examine, free_bytes, locked, prepare, release_reserve, reserve, show
+
+BASELINE = 5.0
+Clock = Callable[[], float]
+
+
+def begin(
+    options: Dict[str, Any],
+    check_mode: bool = False,
+    clock: Clock = time.time,
+    check: Check = run_checks,
+    command: _services.Command = run,
+) -> Outcome:
+    """Open a transaction on a healthy host that nobody else holds: lock, judge, snapshot, record.
+
+    C(options) are those of the module begin.
+    """
+    state_dir = options["state_dir"]
+    paths = _snapshot.resolve(options["paths"], state_dir)
+    problems = validate(options["checks"], templated=True)
+    if problems:
+        raise Refused("The checks are not usable: {0}. Nothing was touched.".format("; ".join(problems)), "bad_check")
+    _services.require(options["services"])
+    examine(state_dir) if check_mode else prepare(state_dir)
+    with locked(state_dir, check_mode):
+        record = load(state_dir)
+        before = _summary(record)
+        unsettled = _judge(record, options, clock())
+        if unsettled and not check_mode:
+            reason = "found in phase {0} when {1} began".format(record["transaction"]["phase"], label(options["release"]))
+            record = settle(state_dir, record, reason, clock, check, command)[0]
+        if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
+            return unsettled and not check_mode, _begun("skipped", record, None, unsettled), _change(before, _summary(record))
+        results = [] if unsettled and check_mode else _baseline(options["checks"], check)
+        size = _preflight(state_dir, record, paths, options["min_free"])
+        if check_mode:
+            after = dict(before, phase="changing", release=label(options["release"]))
+            result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=dict(size, id=None))
+            return True, result, _change(before, after)
+        record, manifest = _open(state_dir, record, options, paths, clock, check, command)
+    result = dict(_begun("begun", record, manifest, unsettled), checks=results)
+    return True, result, _change(before, _summary(record))
+
+
+def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
+    """Whether an open transaction must be restored first; Refused when it is somebody else's, or inconsistent."""
+    found = open_transaction(record)
+    if found is None:
+        return False
+    if found["phase"] == "inconsistent":
+        error = inconsistent(found)
+        raise Refused(str(error), error.reason, **error.details)
+    holder = found["holder"]
+    ours = holder.get("run") == options["holder"]["run"]
+    if not ours and found["lease_until"] > now:
+        raise Refused(
+            "This host is held by rollout {0!r} ({1}) of {2} on {3}, process {4}: phase {5}, until {6}. Nothing was touched. Wait for it, "
+            "or, if that run is dead, restore it: onprem.rollout.restore with transaction={7}.".format(
+                found["rollout"],
+                label(found["release"]),
+                holder.get("user"),
+                holder.get("controller"),
+                holder.get("pid"),
+                found["phase"],
+                iso(found["lease_until"]),
+                found["id"],
+            ),
+            "held",
+            holder=holder,
+            lease_until=iso(found["lease_until"]),
+            transaction=found["id"],
+        )
+    return True
+
+
+def _baseline(checks: List[Dict[str, Any]], check: Check) -> List[Dict[str, Any]]:
+    """A host must be well now: one success of each check, with little patience, whatever its deadline after a change."""
+    results = check([dict(item, deadline=BASELINE, consecutive=1) for item in checks])
+    sick = failed(results)
+    if sick:
+        raise Refused(
+            "This host is already sick, so it was not touched: {0}. Make it well first, or correct the check.".format(describe(sick)),
+            "sick",
+            checks=results,
+        )
+    return results
+
+
+def _preflight(state_dir: str, record: Record, paths: List[bytes], min_free: int) -> Dict[str, int]:
+    """The size of the snapshot to take; Refused when the disk would not keep C(min_free) bytes."""
+    known = set()  # type: _snapshot.Known
+    if record["last_known_good"]:
+        try:
+            known = _snapshot.known(_snapshot.load(state_dir, record["last_known_good"]))
+        except RolloutError:
+            known = set()  # then everything is copied again
+    size = _snapshot.estimate(paths, known)
+    free = free_bytes(state_dir)
+    if size["needed"] + min_free > free:
+        raise Refused(
+            "Too little disk at {0}: the snapshot needs {1} bytes and {2} are to stay free (min_free), but only {3} are free. Nothing "
+            "was touched. Free {4} bytes, or set state_dir to a larger file system.".format(
+                show(state_dir), size["needed"], min_free, free, size["needed"] + min_free - free
+            ),
+            "no_space",
+            needed=size["needed"],
+            free=free,
+        )
+    return {"files": size["files"], "bytes": size["bytes"]}
+
+
+def _open(
+    state_dir: str,
+    record: Record,
+    options: Dict[str, Any],
+    paths: List[bytes],
+    clock: Clock,
+    check: Check,
+    command: _services.Command,
+) -> Tuple[Record, Dict[str, Any]]:
+    now = clock()
+    transaction = {
+        "id": uuid.uuid4().hex,
+        "rollout": options["rollout"],
+        "holder": options["holder"],
+        "release": options["release"],
+        "previous": record["installed"],
+        "snapshot": "{0}-{1}".format(iso(now).replace(":", "").replace("-", ""), uuid.uuid4().hex[:8]),
+        "began": iso(now),
+        "updated": iso(now),
+        "lease": options["lease"],
+        "lease_until": int(now + options["lease"]),
+        "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep")},
+        "services": _services.look(options["services"], command),
+        "reason": None,
+    }
+    record = start(state_dir, record, transaction)
+    try:
+        reserve(state_dir)
+        manifest = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now))
+    except (RolloutError, OSError) as error:
+        settle(state_dir, record, "no snapshot: {0}".format(error), clock, check, command)
+        raise
+    return advance(state_dir, record, "changing", clock()), manifest
+
+
+def verifying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
+    """The payload is through, its health is being judged. Also extends the lease."""
+    return _move(state_dir, holder, "verifying", clock, check_mode)
+
+
+def awaiting_commit(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
+    """The host is healthy and may be committed. Also extends the lease, for the time it is parked."""
+    return _move(state_dir, holder, "awaiting_commit", clock, check_mode)
+
+
+def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, check_mode: bool) -> Tuple[bool, Record]:
+    with locked(state_dir, check_mode):
+        record = load(state_dir)
+        transaction = _ours(record, holder)
+        lease_until = int(clock() + transaction.get("lease", 0))
+        if transaction["phase"] == phase:
+            return False, record if check_mode else renew(state_dir, record, lease_until)
+        if check_mode:
+            return True, record
+        return True, advance(state_dir, record, phase, clock(), lease_until=lease_until)
+
+
+def _ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
+    found = record["transaction"]
+    if found is None:
+        raise RolloutError("This host has no transaction. Run onprem.rollout.begin first.", "no_transaction")
+    if found["holder"].get("run") != holder.get("run"):
+        raise RolloutError(
+            "The transaction {0} of this host ({1}, phase {2}) belongs to {3} on {4}, process {5}, not to this run. Run onprem.rollout.begin first.".format(
+                found["id"],
+                label(found["release"]),
+                found["phase"],
+                found["holder"].get("user"),
+                found["holder"].get("controller"),
+                found["holder"].get("pid"),
+            ),
+            "not_ours",
+            holder=found["holder"],
+        )
+    return dict(found)
+
+
+def commit(
+    state_dir: str,
+    holder: Dict[str, Any],
+    lease: int = 0,
+    check_mode: bool = False,
+    clock: Clock = time.time,
+    check: Check = run_checks,
+) -> Outcome:
+    """Judge the health once more, then make the release the installed one. After this nothing restores by itself."""
+    with locked(state_dir, check_mode):
+        record = load(state_dir)
+        found = _ours(record, holder)
+        before = _summary(record)
+        if found["phase"] == "committed":
+            return False, _committed(record, []), _change(before, before)
+        if found["phase"] != "awaiting_commit":
+            raise RolloutError(
+                "Transaction {0} of this host is {1}; only one that is awaiting_commit can be committed. Run onprem.rollout.health with "
+                "in_transaction first, or onprem.rollout.restore.".format(found["id"], found["phase"]),
+                "phase",
+                phase=found["phase"],
+            )
+        if lease and not check_mode:
+            record = renew(state_dir, record, int(clock() + lease))
+        results = check(found["options"].get("checks") or [])
+        sick = failed(results)
+        if sick:
+            raise RolloutError(
+                "Not committed, this host is no longer healthy: {0}. It stays revertible: run onprem.rollout.restore, or make it well and commit again.".format(
+                    describe(sick)
+                ),
+                "sick",
+                checks=results,
+                phase=found["phase"],
+            )
+        if check_mode:
+            after = dict(before, phase="committed", installed=label(found["release"]))
+            return True, dict(_committed(record, results), phase="committed"), _change(before, after)
+        record = advance(state_dir, record, "committed", clock())
+        release_reserve(state_dir)
+        prune(state_dir, record)
+        return True, _committed(record, results), _change(before, _summary(record))
+
+
+def _committed(record: Record, results: List[Dict[str, Any]]) -> Dict[str, Any]:
+    transaction = record["transaction"]
+    return {
+        "outcome": "committed",
+        "transaction": transaction["id"],
+        "phase": transaction["phase"],
+        "installed": transaction["release"],
+        "last_known_good": transaction["snapshot"],
+        "checks": results,
+    }
+
+
+def _begun(outcome: str, record: Record, manifest: Any, settled: bool) -> Dict[str, Any]:
+    transaction = record["transaction"] or {}
+    return {
+        "outcome": outcome,
+        "transaction": transaction["id"] if manifest else None,
+        "snapshot": {key: manifest[key] for key in ("id", "files", "bytes")} if manifest else None,
+        "phase": transaction.get("phase"),
+        "settled": settled,
+        "checks": [],
+    }
+
+
+def _summary(record: Record) -> Dict[str, Any]:
+    transaction = record["transaction"]
+    return {
+        "installed": label(record["installed"]) if record["installed"] else None,
+        "phase": transaction["phase"] if transaction else None,
+        "release": label(transaction["release"]) if transaction else None,
+    }
+
+
+def _change(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
+    return {"before": before, "after": after}

@@ -1,0 +1,131 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reading and removing directory trees through directory descriptors.
+
+Root works here inside trees that less trusted users own. Every name is looked up in an open directory and never through
+a link, so nobody can swap a directory for a link to somewhere else between the look and the act.
+"""
+
+import hashlib
+import os
+import stat
+from typing import Any, Dict, List, Optional
+
+from ._errors import RolloutError
+from ._store import show, to_text
+
+CHUNK = 1024 * 1024
+MAX_DEPTH = 200
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo that took a file's place must not hang us
+Entry = Dict[str, Any]
+
+
+def describe(name: bytes, fd: int) -> Optional[Entry]:
+    """What C(name) is in the directory C(fd), as a manifest entry without path and sha256; None if it is not there."""
+    try:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    entry = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid, "mtime_ns": status.st_mtime_ns}
+    if stat.S_ISREG(status.st_mode):
+        return dict(entry, type="file", size=status.st_size)
+    if stat.S_ISDIR(status.st_mode):
+        return dict(entry, type="dir")
+    if stat.S_ISLNK(status.st_mode):
+        return dict(entry, type="link", target=to_text(os.readlink(name, dir_fd=fd)))
+    return dict(entry, type="special")
+
+
+def listing(fd: int) -> List[bytes]:
+    """The names in an open directory, in a fixed order."""
+    return sorted(os.fsencode(name) for name in os.listdir(fd))
+
+
+def digest(name: bytes, fd: int) -> Optional[str]:
+    """SHA-256 of a regular file in hex; None when it may not be read or is no regular file."""
+    try:
+        source = os.open(name, READ, dir_fd=fd)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            return None
+        return pump(source, None)
+    finally:
+        os.close(source)
+
+
+def pump(source: int, target: Optional[int]) -> str:
+    """Read one descriptor to its end, write it all to the other if there is one, return the SHA-256 in hex."""
+    sha = hashlib.sha256()
+    while True:
+        block = os.read(source, CHUNK)
+        if not block:
+            return sha.hexdigest()
+        sha.update(block)
+        rest = memoryview(block)
+        while target is not None and rest:
+            rest = rest[os.write(target, rest) :]
+
+
+def parent_of(path: bytes) -> int:
+    """Open the directory that holds a snapshot path. Its own parents are the operator's, and must be what they were."""
+    parent = os.path.dirname(path)
+    if os.path.realpath(parent) != parent:
+        raise RolloutError(
+            "{0} was a real path when the snapshot was taken; now it leads to {1}. Put that directory back, then restore again.".format(
+                show(parent), show(os.path.realpath(parent))
+            ),
+            "moved",
+        )
+    return os.open(parent, DIRECTORY)
+
+
+def enter(name: bytes, fd: int) -> int:
+    """Open a directory to change it. Without root its owner may have to grant himself access first; its mode is set last."""
+    try:
+        inner = os.open(name, DIRECTORY, dir_fd=fd)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=fd)
+        inner = os.open(name, DIRECTORY, dir_fd=fd)
+    _grant(inner, 0o500)
+    return inner
+
+
+def writable(fd: int) -> None:
+    """Let us change the entries of an open directory; only needed, and only done, without root."""
+    _grant(fd, 0o300)
+
+
+def _grant(fd: int, bits: int) -> None:
+    status = os.fstat(fd)
+    if os.geteuid() != 0 and status.st_uid == os.geteuid() and status.st_mode & bits != bits:
+        os.fchmod(fd, stat.S_IMODE(status.st_mode) | 0o700)
+
+
+def remove(name: bytes, fd: int, depth: int = 0) -> None:
+    """Remove whatever C(name) is, with all below it; not an error if it is gone already."""
+    writable(fd)
+    found = describe(name, fd)
+    if found is None:
+        return
+    if found["type"] != "dir":
+        os.unlink(name, dir_fd=fd)
+        return
+    check_depth(name, depth)
+    inner = enter(name, fd)
+    try:
+        for child in listing(inner):
+            remove(child, inner, depth + 1)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=fd)
+
+
+def check_depth(path: bytes, depth: int) -> None:
+    """Every level costs a descriptor: give up with a message before the system does."""
+    if depth > MAX_DEPTH:
+        raise RolloutError("{0} is nested deeper than {1} directories".format(show(path), MAX_DEPTH), "too_deep")

@@ -1,0 +1,181 @@
+#!/usr/bin/python
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: begin
+short_description: Begins a host transaction, after which the host can be restored
+version_added: 0.1.0
+author: onprem.rollout contributors
+description:
+  - Takes the host lock, sees that the host is healthy and not held by another run, takes a snapshot and writes the host record.
+  - A transaction that this run or a dead one left open is restored first.
+  - Nothing is changed on a host that is refused; the result then has RV(refused=true) and a RV(reason).
+  - Does nothing if the release is already installed and no transaction is open.
+extends_documentation_fragment:
+  - onprem.rollout.attributes
+  - onprem.rollout.attributes.action
+  - onprem.rollout.transaction
+  - onprem.rollout.transaction.holder
+attributes:
+  check_mode:
+    support: full
+    details: The health checks are run, including those of type command. Nothing is written.
+  diff_mode:
+    support: full
+options:
+  rollout:
+    description: The name of the rollout, for messages and the history.
+    type: str
+    required: true
+  release:
+    description:
+      - The release with its C(name), C(version) and C(digest).
+      - Without a digest it may be a whole O(ignore:rollout_release); the action plugin then computes the digest.
+    type: dict
+    required: true
+  paths:
+    description:
+      - Absolute paths of what the release may change. Directories are snapshotted with all below them.
+      - A path that does not exist is recorded as absent and removed when the host is restored.
+      - What is created inside a directory of this list is removed when the host is restored.
+      - Sockets, devices and pipes are left alone. Hard links are restored as separate files. Extended attributes are not recorded.
+    type: list
+    elements: str
+    default: []
+  services:
+    description: Systemd units that are brought back to their present state when the host is restored.
+    type: list
+    elements: str
+    default: []
+  restart:
+    description: A program and its arguments, run after the files were restored, for hosts without systemd.
+    type: list
+    elements: str
+    default: []
+  checks:
+    description:
+      - Health checks as for M(onprem.rollout.health). The required ones must pass now, within 5 seconds and once each.
+      - They are kept in the record, so that a restore can prove itself without a controller.
+    type: list
+    elements: dict
+    default: []
+  min_free:
+    description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
+    type: int
+    default: 67108864
+  lease:
+    description: For how many seconds no other run may restore this host, from now and again from each later step on.
+    type: int
+    default: 1800
+  keep:
+    description: How many snapshots are kept. Last known good is always kept.
+    type: int
+    default: 3
+seealso:
+  - module: onprem.rollout.commit
+  - module: onprem.rollout.restore
+"""
+
+EXAMPLES = r"""
+- name: Begin the transaction
+  onprem.rollout.begin:
+    rollout: shop-2.0
+    release: "{{ rollout_release }}"
+    paths: [/opt/shop, /etc/systemd/system/shop.service]
+    services: [shop.service]
+    checks:
+      - type: http
+        url: http://127.0.0.1:8080/health
+  register: begun
+"""
+
+RETURN = r"""
+outcome:
+  description: V(begun), or V(skipped) if the release is installed already.
+  returned: success
+  type: str
+  sample: begun
+transaction:
+  description: The id of the transaction. A payload carries it as environment variable E(ONPREM_ROLLOUT). Null in check mode or if skipped.
+  returned: success
+  type: str
+snapshot:
+  description: The C(id) of the snapshot, null in check mode, and how many C(files) and C(bytes) it holds. Null if skipped.
+  returned: success
+  type: dict
+  sample: {"id": "20250131T235959Z-1f2e3d4c", "files": 12, "bytes": 48213}
+phase:
+  description: The phase of the transaction in the record.
+  returned: success
+  type: str
+  sample: changing
+settled:
+  description: Whether a transaction that was left open was restored first.
+  returned: success
+  type: bool
+checks:
+  description: The result of each health check.
+  returned: success, or if the host is sick
+  type: list
+  elements: dict
+refused:
+  description: Whether the host was left as it is on purpose.
+  returned: failure
+  type: bool
+reason:
+  description: >-
+    One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(sick), V(no_space),
+    V(unreadable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
+  returned: failure
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, finish
+from ansible_collections.onprem.rollout.plugins.module_utils._store import local
+from ansible_collections.onprem.rollout.plugins.module_utils._transaction import begin
+
+
+def run(module):
+    options = dict(module.params, state_dir=local(module.params["state_dir"]))
+    lacking = [
+        "{0}.{1}".format(option, key)
+        for option, keys in (("release", ("name", "version", "digest")), ("holder", ("run",)))
+        for key in keys
+        if not isinstance(options[option].get(key), str) or not options[option][key]
+    ]
+    if lacking:
+        raise Refused(
+            "{0} is missing or no text, in release {1} and holder {2}. Nothing was touched. Call the module by a task, so that its action "
+            "plugin adds what is missing, and quote the version.".format(", ".join(lacking), options["release"], options["holder"]),
+            "bad_input",
+        )
+    options["release"] = {key: options["release"][key] for key in ("name", "version", "digest")}
+    return begin(options, module.check_mode)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
+            "holder": {"type": "dict", "default": {}},
+            "rollout": {"type": "str", "required": True},
+            "release": {"type": "dict", "required": True},
+            "paths": {"type": "list", "elements": "str", "default": []},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "restart": {"type": "list", "elements": "str", "default": []},
+            "checks": {"type": "list", "elements": "dict", "default": []},
+            "min_free": {"type": "int", "default": 64 * 1024 * 1024},
+            "lease": {"type": "int", "default": 1800},
+            "keep": {"type": "int", "default": 3},
+        },
+        supports_check_mode=True,
+    )
+    finish(module, run)
+
+
+if __name__ == "__main__":
+    main()

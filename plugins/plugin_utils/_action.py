@@ -1,0 +1,33 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the action plugins of the host transaction have in common: they run the module of their name, and say for whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
+
+
+class HostAction(ActionBase):
+    """Run the module C(onprem.rollout.<verb>) on the host with O(holder) set to this run."""
+
+    verb: str
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.before()
+        arguments = self.arguments(dict(self._task.args))
+        result.update(self._execute_module(module_name=f"onprem.rollout.{self.verb}", module_args=arguments, task_vars=task_vars))
+        return result
+
+    def before(self) -> None:
+        """Whatever has to happen on the controller first."""
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""
+        return {"holder": holder(), **given}

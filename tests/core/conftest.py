@@ -1,0 +1,163 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts for the core matrix: real plays of the real role, each host a directory tree with its own record.
+
+The ansible-core under test is the one that runs pytest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+BIN = Path(sys.executable).parent
+
+
+def tree(root: Path) -> dict[str, tuple]:
+    """Every path below root with type, mode, mtime and content."""
+    found = {}
+    for path in [root, *sorted(root.rglob("*"))]:
+        status = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        found[str(path.relative_to(root))] = (stat.filemode(status.st_mode), status.st_mtime_ns, content)
+    return found
+
+
+@dataclass
+class Result:
+    rc: int
+    out: str
+    data: dict[str, Any]
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {host: item["state"] for host, item in self.data.get("hosts", {}).items()}
+
+
+@dataclass
+class Fleet:
+    root: Path
+    groups: dict[str, list[str]]
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            app = self.app(host)
+            app.mkdir(parents=True)
+            (app / "version").write_text("1.0\n")
+            (app / "config").mkdir()
+            (app / "config" / "shop.ini").write_text("[shop]\n")
+            (app / "config" / "shop.ini").chmod(0o640)
+            (app / "current").symlink_to("config")
+        self.before = {host: tree(self.app(host)) for host in self.hosts}
+        self.defaults = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "root": str(self.root / "hosts" / "{{ inventory_hostname }}"),
+            "app": "{{ root }}/app",
+            "state": "{{ root }}/state",
+            "rollout_state_dir": "{{ state }}",
+            "rollout_paths": ["{{ app }}"],
+            "rollout_payload": "writes",
+            "rollout_checks": [
+                {"name": "version", "type": "command", "argv": ["grep", "-q", "^[12]", "{{ app }}/version"], "deadline": 1, "interval": 0.2}
+            ],
+            "rollout_release": {"name": "shop", "version": "2.0", "artifacts": []},
+            "rollout_reconnect_timeout": 30,
+        }
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host for hosts in self.groups.values() for host in hosts]
+
+    def app(self, host: str) -> Path:
+        return self.root / "hosts" / host / "app"
+
+    def version(self, host: str) -> str:
+        return (self.app(host) / "version").read_text().strip()
+
+    def record(self, host: str) -> dict[str, Any]:
+        path = self.root / "hosts" / host / "state" / "record.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def is_as_before(self, host: str) -> bool:
+        return tree(self.app(host)) == self.before[host]
+
+    def untouched(self, host: str) -> bool:
+        return self.is_as_before(host) and not self.record(host)
+
+    def inventory(self, **variables: Any) -> Path:
+        hostvars = variables.pop("hostvars", {})
+        data = {
+            "all": {
+                "vars": {**self.defaults, **self.variables, **variables},
+                "children": {
+                    group: {"hosts": {host: hostvars.get(host, {}) for host in hosts}} for group, hosts in self.groups.items()
+                },
+            }
+        }
+        path = self.root / "inventory.yml"
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    def start(self, playbook: str = "onprem.rollout.upgrade", *arguments: str, env: dict[str, str] | None = None, **variables: Any):
+        """A running ansible-playbook in its own process group; its JSON goes to the fleet's root."""
+        inventory = self.inventory(**variables)
+        environment = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(self.root),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(REPO / ".build")),
+            "ANSIBLE_ROLES_PATH": str(HERE / "roles"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_DEPRECATION_WARNINGS": "false",
+            "ANSIBLE_FORKS": "8",
+            "ANSIBLE_NOCOLOR": "1",
+            **(env or {}),
+        }
+        (self.root / "result.json").unlink(missing_ok=True)
+        command = [str(BIN / "ansible-playbook"), playbook, "-i", str(inventory), "-e", f"rollout_json={self.root}/result.json", *arguments]
+        return subprocess.Popen(
+            command, env=environment, cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self, process: subprocess.Popen, timeout: float = 120) -> Result:
+        try:
+            out, _nothing = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, _nothing = process.communicate()
+            raise AssertionError(f"ansible-playbook did not end within {timeout} s:\n{out}") from None
+        path = self.root / "result.json"
+        return Result(process.returncode, out, json.loads(path.read_text()) if path.exists() else {})
+
+    def run(self, playbook: str = "onprem.rollout.upgrade", *arguments: str, **variables: Any) -> Result:
+        return self.finish(self.start(playbook, *arguments, **variables))
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    def make(**groups: int | list[str]) -> Fleet:
+        named = {
+            f"rollout_{group}": hosts if isinstance(hosts, list) else [f"{group}{index}" for index in range(hosts)]
+            for group, hosts in groups.items()
+        }
+        return Fleet(tmp_path, named)
+
+    return make

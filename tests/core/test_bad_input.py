@@ -1,0 +1,116 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bad input is found before any host is touched, all of it at once, with value, place and remedy."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+
+def release(path: str, **changes):
+    return {"name": "shop", "version": "2.0", "artifacts": [{"path": path, "sha256": "0" * 64, "size": 10, **changes}]}
+
+
+CASES = [
+    (
+        "rings",
+        {
+            "rollout_rings": [
+                {"name": "standard", "serial": [0, -1, "110%", "ten"]},
+                {"name": "early", "commit": "never"},
+                {"name": "early"},
+            ]
+        },
+        ["rollout_rings[0].serial: 0", "-1", "'110%'", "'ten'", "from 1 on", "rollout_rings[1].commit: 'never'", "is used twice"],
+    ),
+    (
+        "membership",
+        {
+            "rollout_rings": [{"name": "early"}, {"name": "night"}, {"name": "standard"}],
+            "hostvars": {"early0": {"rollout_ring": "standard"}, "standard0": {"rollout_ring": "dusk"}},
+        },
+        ["ring night", "nobody is in this ring", "host early0", "early and standard", "host standard0, rollout_ring", "dusk"],
+    ),
+    (
+        "release",
+        {
+            "rollout_release": {"name": "shop", "artifacts": [{"path": "shop.tar.gz"}]},
+            "rollout_payload": "nobody.wrote.this",
+            "rollout_checks": [{"type": "telepathy"}],
+            "rollout_paths": ["opt/shop", "/", "/opt/../etc"],
+        },
+        ["rollout_release.version", "quoted string", "sha256sum", "nobody.wrote.this", "telepathy", "absolute path", "whole system", "without .."],
+    ),
+    (
+        "nothing given",
+        {"rollout_release": None, "rollout_checks": [], "rollout_paths": []},
+        ["-e @release.yml", "at least one check", "nothing could be restored"],
+    ),
+    (
+        "archive",
+        {"rollout_payload": "onprem.rollout.archive", "rollout_release": release("nowhere.tar.gz")},
+        ["nowhere.tar.gz", "No such file", "looked in"],
+    ),
+    ("archive without artifact", {"rollout_payload": "onprem.rollout.archive"}, ["rollout_release.artifacts"]),
+]
+
+
+@pytest.mark.parametrize("name, variables, needed", CASES, ids=[case[0] for case in CASES])
+def test_bad_input(fleet, name, variables, needed):
+    hosts = fleet(early=1, standard=2)
+    result = hosts.run(**variables)
+    assert result.rc not in (0, 2, 4), result.out
+    text = " ".join(result.out.split())
+    assert "This rollout cannot start" in text
+    for part in needed:
+        assert part in text, f"{part!r} is not in:\n{result.out}"
+    assert all(hosts.untouched(host) for host in hosts.hosts)
+    assert "Traceback" not in result.out
+
+
+def test_an_artifact_that_is_too_short_or_another(fleet):
+    hosts = fleet(standard=1)
+    artifact = hosts.root / "shop.tar.gz"
+    artifact.write_bytes(b"0123456789")
+    short = hosts.run(rollout_release=release(str(artifact), size=11))
+    assert "has 10 bytes, the release says 11" in " ".join(short.out.split())
+    other = hosts.run(rollout_release=release(str(artifact)))
+    assert hashlib.sha256(b"0123456789").hexdigest() in other.out.replace("\n", "").replace(" ", "")
+    assert hosts.untouched("standard0")
+
+
+def test_plan_finds_the_same_problems(fleet):
+    hosts = fleet(early=1, standard=1)
+    result = hosts.run("onprem.rollout.plan", **CASES[2][1])
+    assert result.rc not in (0, 2, 4)
+    text = " ".join(result.out.split())
+    assert [part for part in CASES[2][2] if part not in text] == []
+
+
+def test_a_state_directory_that_cannot_be_written_is_refused_before_the_change(fleet):
+    hosts = fleet(standard=1)
+    (hosts.root / "a_file").write_text("in the way")
+    result = hosts.run(rollout_state_dir=f"{hosts.root}/a_file/state")
+    assert result.rc == 2, result.out
+    assert result.states == {"standard0": "refused"}
+    assert "a_file" in result.out
+    assert hosts.is_as_before("standard0")
+
+
+def test_too_little_disk_is_refused_with_both_numbers(fleet):
+    hosts = fleet(standard=1)
+    result = hosts.run(rollout_min_free=1 << 60)
+    assert (result.rc, result.states) == (2, {"standard0": "refused"}), result.out
+    assert hosts.is_as_before("standard0")
+
+
+def test_a_path_that_does_not_exist_yet_is_absent_again_after_a_restore(fleet):
+    hosts = fleet(standard=1)
+    result = hosts.run(rollout_paths=["{{ app }}/version", "{{ app }}/added"], broken=["standard0"])
+    assert (result.rc, result.states) == (2, {"standard0": "restored"}), result.out
+    assert not (hosts.app("standard0") / "added").exists()
+    assert hosts.version("standard0") == "1.0"

@@ -1,0 +1,136 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+import os
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.module_utils import _services
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import OTHER, fingerprint, upgrade, write
+
+
+def inside(host):
+    found = fingerprint(host.tree)
+    del found[os.fsencode(host.tree)]
+    return found
+
+
+def test_a_host_that_never_began_is_untouched(host):
+    assert host.restore()[0:2] == (
+        False,
+        {"outcome": "untouched", "transaction": None, "files": dict(host.restore()[1]["files"]), "checks": [], "seconds": 0.0},
+    )
+    assert not os.path.exists(host.state_dir)
+
+
+def test_restore_undoes_restarts_and_proves(host):
+    old = inside(host)
+    begun = host.begin()[1]
+    upgrade(host.tree)
+    predicted = host.restore(check_mode=True)
+    assert host.phase() == "changing"
+    changed, result, diff = host.restore(reason="answers 500")
+    assert inside(host) == old
+    assert (changed, result["outcome"], result["transaction"]) == (True, "restored", begun["transaction"])
+    assert (result["files"], diff) == (predicted[1]["files"], predicted[2])
+    assert result["files"]["removed"] >= 4
+    assert result["checks"][0]["ok"]
+    assert host.commands == [["restart-it"]]
+    assert host.record()["transaction"]["reason"] == "answers 500"
+    assert host.record()["history"][-1]["outcome"] == "restored"
+    again = host.restore()
+    assert (again[0], again[1]["outcome"]) == (False, "restored")
+    assert len(host.commands) == 1
+
+
+def test_whose_transaction_it_is_decides(host):
+    begun = host.begin(holder=OTHER)[1]
+    upgrade(host.tree)
+    assert host.restore()[1]["outcome"] == "untouched"
+    assert host.restore(transaction="another")[1]["outcome"] == "untouched"
+    assert host.phase() == "changing"
+    assert host.restore(transaction=begun["transaction"])[1]["outcome"] == "restored"
+
+
+def test_an_unproven_restore_is_inconsistent_and_waits_for_an_operator(host):
+    old = inside(host)
+    begun = host.begin()[1]
+    upgrade(host.tree)
+    host.healthy = False
+    with pytest.raises(RolloutError, match=r"now inconsistent: the files are back, but the host is not healthy: http: 500") as caught:
+        host.restore(reason="bad release")
+    details = caught.value.details
+    assert (details["outcome"], details["changed"], details["checks"][0]["ok"]) == ("restore_failed", True, False)
+    assert caught.value.reason == "restore_failed"
+    assert host.phase() == "inconsistent"
+    assert host.record()["history"][-1]["outcome"] == "restore_failed"
+    assert "bad release" in host.record()["transaction"]["reason"]
+    host.healthy = True
+    host.now += 10**6
+    for step in (host.restore, host.begin, lambda: host.begin(holder=OTHER)):
+        with pytest.raises(RolloutError, match=r"This host is inconsistent: transaction {}".format(begun["transaction"])) as caught:
+            step()
+        assert caught.value.reason == "inconsistent"
+    assert host.restore(run="an operator", transaction=begun["transaction"], force=True)[1]["outcome"] == "restored"
+    assert inside(host) == old
+
+
+def test_a_restart_that_fails_is_no_proof(host):
+    host.begin()
+    upgrade(host.tree)
+    host.command = lambda argv, _timeout: (3, "port taken")
+    with pytest.raises(RolloutError, match=r"restart: .'restart-it'. ended with 3: port taken"):
+        host.restore()
+    assert host.phase() == "inconsistent"
+
+
+def test_services_go_back_to_what_they_were(host, monkeypatch):
+    monkeypatch.setattr(_services, "present", lambda: True)
+
+    def systemctl(argv, _timeout):
+        host.commands.append([word for word in argv[1:] if not word.startswith("-")])
+        return 0, "ActiveState=active\nUnitFileState=enabled\n"
+
+    host.command = systemctl
+    host.begin(services=["shop.service"], restart=[])
+    assert host.record()["transaction"]["services"] == {"shop.service": {"active": True, "file": "enabled"}}
+    host.restore()
+    assert [" ".join(words) for words in host.commands[1:]] == [
+        "daemon-reload",
+        "show shop.service",
+        "reset-failed shop.service",
+        "restart shop.service",
+    ]
+
+
+def test_a_damaged_snapshot_makes_the_host_inconsistent_and_changes_no_file(host):
+    host.begin()
+    upgrade(host.tree)
+    new = inside(host)
+    for top, _dirs, names in os.walk(os.path.join(host.state_dir, "objects")):
+        for name in names:
+            write(os.path.join(top, name), b"rotten")
+    with pytest.raises(RolloutError, match=r"app/data/config .object"):
+        host.restore()
+    assert inside(host) == new
+    assert host.phase() == "inconsistent"
+    assert host.commands == []
+
+
+def test_the_payload_cannot_keep_restore_from_writing_by_filling_the_disk(host):
+    host.begin()
+    spare = os.path.join(host.state_dir, "spare")
+    assert os.path.getsize(spare) == 65536
+    host.restore()
+    assert not os.path.exists(spare)
+
+
+def test_what_is_restarted_does_not_carry_the_transaction(host, monkeypatch):
+    monkeypatch.setenv("ONPREM_ROLLOUT", "something")
+    seen = []
+    host.command = lambda _argv, _timeout: (seen.append(os.environ.get("ONPREM_ROLLOUT")) or 0, "")
+    host.begin()
+    host.restore()
+    assert seen == [None]

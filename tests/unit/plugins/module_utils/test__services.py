@@ -1,0 +1,97 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.module_utils import _services
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
+
+
+class Systemctl:
+    """A systemd of two-line units that does what it is told and remembers it."""
+
+    def __init__(self, units, broken=()):
+        self.units = units
+        self.broken = broken
+        self.calls = []
+
+    def __call__(self, argv, _timeout):
+        words = [word for word in argv[1:] if not word.startswith("-")]
+        verb, units = words[0], words[1:]
+        if verb == "show":
+            blocks = ["ActiveState={}\nUnitFileState={}\n".format(*self.units.get(unit, ("inactive", ""))) for unit in units]
+            return 0, "\n".join(blocks)
+        self.calls.append(" ".join(words))
+        if verb in self.broken:
+            return 1, "Job for it failed.\nSee the journal.\n"
+        return (1, "Unit is not loaded.") if verb == "reset-failed" and units[0] not in self.units else (0, "")
+
+
+def test_looking_says_what_runs_and_what_is_enabled():
+    states = {"a.service": ("active", "enabled"), "b.service": ("activating", "static"), "c.service": ("failed", "disabled")}
+    assert _services.look(["a.service", "b.service", "c.service", "new.service"], Systemctl(states)) == {
+        "a.service": {"active": True, "file": "enabled"},
+        "b.service": {"active": True, "file": "static"},
+        "c.service": {"active": False, "file": "disabled"},
+        "new.service": {"active": False, "file": ""},
+    }
+    assert _services.look([], None) == {}
+
+
+def test_looking_fails_loudly():
+    with pytest.raises(RolloutError, match=r"systemctl show a.service failed: no bus"):
+        _services.look(["a.service"], lambda _argv, _timeout: (1, "no bus\n"))
+
+
+CASES = [
+    (("active", "enabled"), ("active", "enabled"), ["restart a"]),
+    (("active", "enabled"), ("failed", "enabled"), ["restart a"]),
+    (("active", "enabled"), ("inactive", "disabled"), ["enable a", "restart a"]),
+    (("inactive", "disabled"), ("active", "enabled"), ["disable a", "stop a"]),
+    (("inactive", ""), ("active", "enabled"), ["stop a"]),
+    (("inactive", "static"), ("failed", "static"), []),
+]
+
+
+@pytest.mark.parametrize(("before", "now", "calls"), CASES)
+def test_units_become_what_they_were(before, now, calls):
+    wanted = _services.look(["a"], Systemctl({"a": before}))
+    systemctl = Systemctl({"a": now})
+    assert _services.put_back(wanted, systemctl) == []
+    switched = [call for call in calls if "able" in call]
+    assert systemctl.calls == ["daemon-reload"] + switched + ["reset-failed a"] + calls[len(switched) :]
+
+
+def test_what_did_not_work_is_told_and_the_rest_is_done():
+    wanted = {"a": {"active": True, "file": "enabled"}, "b": {"active": False, "file": ""}}
+    systemctl = Systemctl({"a": ("failed", "enabled"), "b": ("active", "enabled")}, broken=["restart"])
+    assert _services.put_back(wanted, systemctl) == ["systemctl restart a failed: See the journal."]
+    assert systemctl.calls[-1] == "stop b"
+
+
+def test_no_units_need_no_systemd(monkeypatch):
+    monkeypatch.setattr(_services, "present", lambda: False)
+    _services.require([])
+    with pytest.raises(Refused, match=r"services is a.service, but this host does not run systemd"):
+        _services.require(["a.service"])
+    assert _services.put_back({}, None) == []
+
+
+RERUNS = [
+    ([], []),
+    (["true"], []),
+    (["sh", "-c", "echo starting; echo port taken; exit 3"], ["ended with 3: port taken"]),
+    (["/nowhere/at/all"], ["cannot be started: No such file or directory"]),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), RERUNS)
+def test_the_operators_restart_command(argv, says):
+    problems = _services.rerun(argv)
+    assert len(problems) == len(says)
+    assert all(says[0] in problem and argv[0] in problem for problem in problems)
+
+
+def test_a_restart_that_does_not_end_is_told():
+    assert "did not end in 300 s" in _services.rerun(["slow"], lambda _argv, _timeout: (None, ""))[0]

@@ -1,0 +1,95 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.action import begin, commit, health, restore
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
+
+RELEASE = {
+    "name": "shop",
+    "version": "2.0",
+    "artifacts": [{"path": "/a", "sha256": "a" * 64, "size": 1}],
+    "variables": {"password": "secret"},
+}
+IDENTITY = {"name": "shop", "version": "2.0", "digest": release_digest(RELEASE)}
+
+
+class Connection:
+    """Counts how often it is reset."""
+
+    _shell = SimpleNamespace(tmpdir=None)
+
+    def __init__(self, transport: str = "ssh") -> None:
+        self.transport = transport
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def make(module: Any, arguments: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """An action plugin whose module run is only remembered."""
+    calls: list[dict[str, Any]] = []
+
+    class Recorded(module.ActionModule):  # type: ignore[misc, name-defined]
+        def _execute_module(self, **call: Any) -> dict[str, Any]:
+            calls.append(call)
+            return {"changed": True, "outcome": "done"}
+
+    task = SimpleNamespace(args=arguments, async_val=0, check_mode=False, diff=False)
+    return Recorded(task, Connection(), SimpleNamespace(), None, None, None), calls
+
+
+VERBS = [(begin, "begin", 0), (health, "health", 0), (commit, "commit", 0), (restore, "restore", 1)]
+
+
+@pytest.mark.parametrize("module, verb, resets", VERBS)
+def test_the_module_of_the_same_name_runs_for_this_run(module: Any, verb: str, resets: int) -> None:
+    plugin, calls = make(module, {"state_dir": "/srv/state"})
+    result = plugin.run(None, {"some": "variable"})
+    assert calls == [
+        {
+            "module_name": f"onprem.rollout.{verb}",
+            "module_args": {"state_dir": "/srv/state", "holder": holder()},
+            "task_vars": {"some": "variable"},
+        }
+    ]
+    assert calls[0]["module_args"]["holder"]["pid"] == os.getppid()
+    assert result["outcome"] == "done"
+    assert plugin._connection.resets == resets
+
+
+@pytest.mark.parametrize("module, verb, resets", VERBS)
+def test_a_holder_of_the_task_stays_and_the_task_is_not_changed(module: Any, verb: str, resets: int) -> None:
+    given = {"holder": {"run": "another"}}
+    plugin, calls = make(module, given)
+    plugin.run(None, {})
+    assert calls[0]["module_args"]["holder"] == {"run": "another"}
+    assert given == {"holder": {"run": "another"}}
+
+
+def test_a_local_connection_is_not_reset() -> None:
+    plugin, calls = make(restore, {})
+    plugin._connection = Connection("local")
+    plugin.run(None, {})
+    assert len(calls) == 1
+    assert plugin._connection.resets == 0
+
+
+RELEASES = [(RELEASE, IDENTITY), (IDENTITY, IDENTITY), ("2.0", "2.0"), (None, None)]
+
+
+@pytest.mark.parametrize("given, sent", RELEASES)
+def test_the_host_is_told_who_the_release_is_and_no_more(given: Any, sent: Any) -> None:
+    plugin, calls = make(begin, {"release": given})
+    plugin.run(None, {})
+    assert calls[0]["module_args"]["release"] == sent

@@ -1,0 +1,140 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+
+CHECKS = [{"name": "web", "type": "tcp", "port": 80}]
+SHARED = {
+    "rollout_release": {"name": "shop", "version": "2.0", "artifacts": []},
+    "rollout_payload": "my.payload",
+    "rollout_paths": ["/opt/shop"],
+    "rollout_checks": CHECKS,
+}
+
+
+@dataclass
+class Inventory:
+    """What core would tell: hosts with their variables, and who matches which pattern."""
+
+    hostvars: dict[str, dict]
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    shared: dict = field(default_factory=lambda: dict(SHARED))
+    roles: tuple[str, ...] = ("my.payload", _inputs.ARCHIVE)
+    limited: bool = False
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def hosts(self):
+        return list(self.hostvars)
+
+    def play_problems(self):
+        return list(self.problems)
+
+    def variables(self, host):
+        return {**self.shared, **self.hostvars[host]}
+
+    def template(self, value, variables):
+        return variables[value[3:-3]] if isinstance(value, str) and value.startswith("{{ ") else value
+
+    def members(self, pattern):
+        return self.groups.get(pattern, [])
+
+    def role_problem(self, name):
+        return None if name in self.roles else f"the role {name!r} was not found"
+
+
+def problems_of(**changes):
+    fields = {key: changes.pop(key) for key in ("hostvars", "groups", "limited", "problems") if key in changes}
+    inventory = Inventory(**{"hostvars": {"a": {}, "b": {}}, **fields})
+    inventory.shared.update(changes)
+    return [(problem.where, str(problem)) for problem in _inputs.read(inventory)[1]]
+
+
+def test_good_input_becomes_a_plan():
+    inventory = Inventory({"a": {}, "b": {"rollout_hold": "audit"}, "c": {"rollout_ring": "critical"}}, {"rollout_early": ["a"]})
+    inputs, problems = _inputs.read(inventory)
+    assert problems == []
+    assert [(ring.ring.name, ring.hosts) for ring in inputs.plan.rings] == [("early", ("a",)), ("critical", ("c",))]
+    assert inputs.plan.held == {"b": "audit"}
+    assert (inputs.verb, inputs.reconnect_timeout) == ("upgrade", 300)
+
+
+HOLDS = [
+    (True, True), ("yes", True), ("true", True), (False, False), ("false", False), ("", False), (None, False),
+    ("audit", "audit"), ("{{ why }}", "said so"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw, expected", HOLDS)
+def test_hold(raw, expected):
+    inputs, _problems = _inputs.read(Inventory({"a": {"rollout_hold": raw, "why": "said so"}, "b": {}}))
+    reason = inputs.plan.held.get("a")
+    assert (reason is not None) if isinstance(expected, bool) and expected else (reason == (expected or None))
+
+
+BAD = [
+    ({"rollout_paths": ["relative"]}, "host a, rollout_paths"),
+    ({"rollout_paths": ["/"]}, "host a, rollout_paths"),
+    ({"rollout_paths": ["//."]}, "host a, rollout_paths"),
+    ({"rollout_paths": ["/a/../b"]}, "host a, rollout_paths"),
+    ({"rollout_paths": "/opt"}, "host a, rollout_paths"),
+    ({"rollout_checks": []}, "host a, rollout_checks"),
+    ({"rollout_checks": [{"type": "telepathy"}]}, "host a, rollout_checks"),
+    ({"rollout_payload": "nobody"}, "rollout_payload"),
+    ({"rollout_payload": _inputs.ARCHIVE}, "rollout_release.artifacts"),
+    ({"rollout_reconnect_timeout": "soon"}, "rollout_reconnect_timeout"),
+    ({"hostvars": {"a": {"rollout_ring": "night"}}}, "host a, rollout_ring"),
+    ({"groups": {"rollout_early": ["a"], "rollout_critical": ["a"]}}, "host a"),
+    ({"rollout_rings": [{"name": "standard"}, {"name": "night"}]}, "ring night"),
+    ({"hostvars": {}}, "hosts"),
+    ({"problems": (Problem("play", "serial", "no"),)}, "play"),
+]
+
+
+@pytest.mark.parametrize("changes, where", BAD, ids=[f"{where} {changes!r:.60}" for changes, where in BAD])
+def test_bad_input(changes, where):
+    assert [found for found, _text in problems_of(**changes)] == [where]
+
+
+def test_a_limited_run_does_not_miss_the_rings_outside_its_limit():
+    assert problems_of(limited=True, rollout_rings=[{"name": "standard"}, {"name": "night"}]) == []
+
+
+def test_what_all_hosts_share_is_reported_once():
+    assert len(problems_of(rollout_paths=["relative"])) == 1
+
+
+def test_templates_are_left_for_the_host():
+    assert problems_of(rollout_paths=["{{ app }}"], rollout_checks=[{"type": "tcp", "port": "{{ port }}"}]) == []
+
+
+def test_status_needs_neither_release_nor_payload():
+    inventory = Inventory({"a": {}}, shared={"rollout_verb": "status"})
+    inputs, problems = _inputs.read(inventory)
+    assert (problems, inputs.verb) == ([], "status")
+
+
+@pytest.mark.parametrize(
+    "content, size, sha256, says",
+    [
+        (None, 3, "0" * 64, "No such file"),
+        (b"abc", 4, "0" * 64, "has 3 bytes, the release says 4"),
+        (b"abc", 3, "0" * 64, f"has the SHA-256 {hashlib.sha256(b'abc').hexdigest()}"),
+        (b"abc", 3, hashlib.sha256(b"abc").hexdigest(), None),
+    ],
+)
+def test_artifacts_on_the_controller(tmp_path, content, size, sha256, says):
+    path = tmp_path / "shop.tar.gz"
+    if content is not None:
+        path.write_bytes(content)
+    problems = _inputs.artifact_problems(str(path), sha256, size, "here")
+    assert [says in str(problem) for problem in problems] == ([True] if says else [])

@@ -1,0 +1,93 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+
+PLAN = Plan(Release("shop", "2.0", ()), (RingPlan(Ring("early", "all", (1, 2)), (("a",), ("b", "c"))),), {"d": "audit"})
+
+
+def run(**known):
+    return SimpleNamespace(**{"why": "", "dark": "", "record": {}, "facts": {}, **known})
+
+
+def runs(**known):
+    return {host: known.get(host, run()) for host in "abcd"}
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [("plain", "plain"), ("two\nlines\t", "two lines"), ("\x1b[31mred", "\\x1b[31mred"), ("\u202eevil", "\\x202eevil"), ("ä ö", "ä ö"), (None, "None")],
+)
+def test_hostile_text_is_made_visible(text, shown):
+    assert _story.clean(text) == shown
+
+
+def test_long_text_is_cut():
+    assert len(_story.clean("x" * 1000)) == 400
+
+
+@pytest.mark.parametrize("seconds, shown", [(0.5, "0.5 s"), (89, "89 s"), (150, "2 min 30 s"), (7260, "2 h 1 min")])
+def test_span(seconds, shown):
+    assert _story.span(seconds) == shown
+
+
+@pytest.mark.parametrize("number, shown", [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB")])
+def test_size(number, shown):
+    assert _story.size(number) == shown
+
+
+def test_the_plan_is_shown_with_times_from_the_records():
+    record = {"installed": {"name": "shop", "version": "1.0"}, "history": [{"outcome": "committed", "seconds": 20.0}]}
+    facts = {"estimate": {"files": 3, "bytes": 2048}, "free_bytes": 1 << 30}
+    states = dict.fromkeys("abc", State.WAITING) | {"d": State.HELD}
+    text = "\n".join(_story.plan_lines(PLAN, runs(a=run(record=record, facts=facts)), states))
+    for part in ("at most 2 hosts (67 %)", "wave 1/2: a (shop 1.0)", "held by you: d: audit", "2.0 KiB", "1.0 GiB on a",
+                 "about 40 s", "to do: 3 hosts"):  # fmt: skip
+        assert part in text
+
+
+STATUS = [
+    ({}, 0, "runs an unknown version (no rollout yet)"),
+    ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
+    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 5, "INCONSISTENT: disk full"),
+    ({"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}, 3, "held by eve on ctl, pid 7"),
+    ({"transaction": {"phase": "restored", "release": {"name": "shop", "version": "2.1"}, "reason": "web: 500"}}, 0, "shop 2.1 was restored: web: 500"),
+]
+
+
+@pytest.mark.parametrize("record, rank, says", STATUS, ids=[case[2] for case in STATUS])
+def test_host_status(record, rank, says):
+    found, text = _story._host_status(run(record=record))
+    assert (found, says in text) == (rank, True)
+
+
+def test_status_shows_the_worst_first():
+    bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
+    lines = _story.status_lines(PLAN, runs(c=bad))
+    assert "INCONSISTENT" in lines[0]
+    assert lines[1].startswith("early: c:")
+
+
+def test_the_verdict_names_host_check_restore_and_the_command():
+    conductor = Conductor(PLAN)
+    conductor.tick(0)
+    conductor.failing("a", "web: saw 500", 1)
+    conductor.tick(1)
+    conductor.ended("a", State.RESTORED, 2)
+    conductor.tick(2)
+    known = run(why="web: saw 500", facts={"files": {"replaced": 2, "removed": 1}, "seconds": 0.5, "checks": [{"name": "web", "ok": True}]})
+    text = "\n".join(_story.verdict_lines(conductor, runs(a=known), "ansible-playbook onprem.rollout.upgrade -i x", 2))
+    for part in ("ROLLOUT HALTED: shop 2.0: failures > max_failures", "restored: a: web: saw 500; 3 paths put back in 0.5 s, proven by web",
+                 "held: 3 hosts: b, c, d", "to go on, with the cause mended: ansible-playbook onprem.rollout.upgrade -i x",
+                 "onprem.rollout.status -i x", "exit code: 2"):  # fmt: skip
+        assert part in text
