@@ -7,6 +7,9 @@
 from typing import Any, Callable, Dict, Tuple
 
 
+Outcome = Tuple[bool, Dict[str, Any], Any]  # changed, result, diff
+
+
 class RolloutError(Exception):
     """Something went wrong: C(reason) is a word for machines, C(details) are added to the module's result."""
 
@@ -24,7 +27,7 @@ class Refused(RolloutError):
     refused = True
 
 
-def finish(module: Any, run: Callable[[Any], Tuple[bool, Dict[str, Any], Any]]) -> None:
+def finish(module: Any, run: Callable[[Any], Outcome]) -> None:
     """Call C(run(module) -> (changed, result, diff)) and leave through exit_json or fail_json."""
     try:
         changed, result, diff = run(module)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from . import _putback, _services, _snapshot
 from ._checks import describe, failed
 from ._checks import run as run_checks
-from ._errors import RolloutError
+from ._errors import Outcome, RolloutError
 from ._fence import VARIABLE, fence
 from ._process import run
 from ._record import Record, advance, load, open_transaction
@@ -22,7 +22,6 @@ from ._store import locked, release_reserve, show
 
 SHOWN = 50
 Check = Callable[[Any], List[Dict[str, Any]]]
-Outcome = Tuple[bool, Dict[str, Any], Dict[str, Any]]
 
 
 def restore(

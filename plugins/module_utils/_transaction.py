@@ -14,10 +14,10 @@ from typing import Any, Callable, Dict, List, Tuple
 from . import _services, _snapshot
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
-from ._errors import Refused, RolloutError
+from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, advance, iso, load, open_transaction, renew, start
-from ._restore import Check, Outcome, inconsistent, label, prune, settle
+from ._restore import Check, inconsistent, label, prune, settle
 from ._store import examine, free_bytes, locked, prepare, release_reserve, reserve, show
 
 BASELINE = 5.0
@@ -186,6 +186,11 @@ def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, chec
         return True, advance(state_dir, record, phase, clock(), lease_until=lease_until)
 
 
+def _is_ours(record: Record, holder: Dict[str, Any]) -> bool:
+    found = record["transaction"]
+    return bool(found) and found["holder"].get("run") == holder.get("run")
+
+
 def _ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
     found = record["transaction"]
     if found is None:
@@ -217,8 +222,10 @@ def commit(
     """Judge the health once more, then make the release the installed one. After this nothing restores by itself."""
     with locked(state_dir, check_mode):
         record = load(state_dir)
-        found = _ours(record, holder)
         before = _summary(record)
+        if check_mode and not _is_ours(record, holder):
+            return True, {"outcome": "committed", "transaction": None, "phase": "committed", "checks": []}, _change(before, dict(before, phase="committed"))
+        found = _ours(record, holder)
         if found["phase"] == "committed":
             return False, _committed(record, []), _change(before, before)
         if found["phase"] != "awaiting_commit":

@@ -134,12 +134,12 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, finish
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, Refused, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
 from ansible_collections.onprem.rollout.plugins.module_utils._transaction import begin
 
 
-def run(module):
+def run(module: AnsibleModule) -> Outcome:
     options = dict(module.params, state_dir=local(module.params["state_dir"]))
     lacking = [
         "{0}.{1}".format(option, key)
@@ -157,7 +157,7 @@ def run(module):
     return begin(options, module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},

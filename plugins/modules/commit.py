@@ -22,7 +22,7 @@ attributes:
     support: full
     details:
       - The health checks are run, including those of type command. Nothing is written.
-      - Fails if M(onprem.rollout.begin) was only run in check mode, as there is no transaction then.
+      - Without a transaction of this run, as after a M(onprem.rollout.begin) in check mode, it says what a commit after it would do.
   diff_mode:
     support: full
 options:
@@ -77,17 +77,17 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.rollout.plugins.module_utils._errors import finish
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
 from ansible_collections.onprem.rollout.plugins.module_utils._transaction import commit
 
 
-def run(module):
+def run(module: AnsibleModule) -> Outcome:
     params = module.params
     return commit(local(params["state_dir"]), params["holder"], params["lease"], module.check_mode)
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},

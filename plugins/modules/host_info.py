@@ -82,11 +82,11 @@ import platform
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _record, _services, _snapshot
-from ansible_collections.onprem.rollout.plugins.module_utils._errors import finish
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import free_bytes, local
 
 
-def run(module):
+def run(module: AnsibleModule) -> Outcome:
     state_dir = local(module.params["state_dir"])
     record = _record.load(state_dir)
     found = _record.open_transaction(record)
@@ -103,7 +103,7 @@ def run(module):
     return False, result, {}
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},

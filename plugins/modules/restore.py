@@ -91,12 +91,12 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.rollout.plugins.module_utils._errors import finish
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._restore import restore
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
 
 
-def run(module):
+def run(module: AnsibleModule) -> Outcome:
     params = module.params
     return restore(
         local(params["state_dir"]),
@@ -108,7 +108,7 @@ def run(module):
     )
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},

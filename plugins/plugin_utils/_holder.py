@@ -18,7 +18,7 @@ def holder() -> dict[str, Any]:
     pid = os.getppid()
     controller = socket.gethostname()
     return {
-        "run": f"{controller}/{boot_id()}/{pid}/{started(pid)}",
+        "run": f"{controller}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}",
         "controller": controller,
         "pid": pid,
         "user": _user(),
@@ -29,12 +29,12 @@ def holder() -> dict[str, Any]:
 def is_gone(other: Mapping[str, Any]) -> bool:
     """True only when that run is known to have ended: it ran on this machine, and its process is no more."""
     parts = str(other.get("run", "")).split("/")
-    if len(parts) != 4 or parts[0] != socket.gethostname() or not parts[2].isdigit():
+    if len(parts) != 5 or parts[0] != socket.gethostname() or not parts[3].isdigit():
         return False
-    known, boot, pid, start = boot_id(), parts[1], int(parts[2]), parts[3]
-    if not known or not boot:
+    boot, namespace, pid, start = parts[1], parts[2], int(parts[3]), parts[4]
+    if not boot or not boot_id() or (boot == boot_id() and namespace != pid_namespace()):
         return False
-    return boot != known or started(pid) != start
+    return boot != boot_id() or started(pid) != start
 
 
 def describe(other: Mapping[str, Any]) -> str:
@@ -47,6 +47,14 @@ def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
+    except OSError:
+        return ""
+
+
+def pid_namespace() -> str:
+    """Two containers of one machine may have the same host name, but never the same processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
     except OSError:
         return ""
 

@@ -5,6 +5,7 @@
 """Everything a rollout is told, read and checked as a whole before any host is touched.
 
 Reads inventory variables through L(_core.Core) and artifacts from the controller's disk; decides nothing.
+Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depends on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
@@ -72,7 +76,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if verb != "status" or raw_release is not None:
         release, found = parse_release(raw_release)
         problems += found
-    members, found = read_hosts(source, rings, verb)
+    members, found = read_hosts(source, rings, verb, (release or NO_RELEASE).version)
     problems += found
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
@@ -87,8 +91,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     return Inputs(verb, plan, data, str(value("rollout_json", "")), float(timeout)), problems
 
 
-def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str) -> tuple[list[Member], list[Problem]]:
-    """Each host's rings and hold, and whether what it is to be snapshotted and checked by can be right."""
+def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str) -> tuple[list[Member], list[Problem]]:
+    """Each host's rings, hold and pin, and whether what it is to be snapshotted and checked by can be right."""
     claimed: dict[str, list[str]] = {}
     for ring in rings:
         for host in source.members(ring.hosts):
@@ -103,7 +107,9 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str) -> tuple[list
         if own is not None:
             own = str(source.template(own, variables))
             names = names if own in names else [*names, own]
-        members.append(Member(host, tuple(names), _hold(variables.get("rollout_hold"), source, variables)))
+        pinned, problem = _pin(variables.get("rollout_pin"), version, source, variables)
+        problems += [Problem(f"host {host}, rollout_pin", variables.get("rollout_pin"), problem)] if problem else []
+        members.append(Member(host, tuple(names), _hold(variables.get("rollout_hold"), source, variables) or pinned))
         paths, checks = variables.get("rollout_paths"), variables.get("rollout_checks")
         if verb != "status" and (id(paths), id(checks)) not in seen:
             seen.add((id(paths), id(checks)))
@@ -118,6 +124,22 @@ def _hold(raw: Any, source: Source, variables: Mapping[str, Any]) -> str | None:
         return value
     on = value is True or (isinstance(value, str) and value.strip().lower() in ("true", "yes"))
     return "rollout_hold is set in the inventory" if on else None
+
+
+def _pin(raw: Any, version: str, source: Source, variables: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Why a pinned host does not take the version, if it does not; and what is wrong with its pin, if anything is."""
+    if raw is None or not version:
+        return None, ""
+    pin = str(source.template(raw, variables)).strip()
+    if pin == version:
+        return None, ""
+    try:
+        fits = SpecifierSet(pin if pin[:1] in "<>=!~" else f"=={pin}").contains(Version(version), prereleases=True)
+    except InvalidSpecifier:
+        return None, 'write a version, such as "1.4", or a range, such as ">=1.4,<2" or "==1.*"'
+    except InvalidVersion:
+        return None, f"the version {version} of the release has no order; pin to exactly one version"
+    return (None if fits else f"pinned to {pin}"), ""
 
 
 def path_problems(paths: Any, where: str) -> list[Problem]:

@@ -1,7 +1,7 @@
 # Copyright: onprem.rollout contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fixtures of the fleet's cases: `fleet`, `playbook`, `inventory`."""
+"""Fixtures of the fleet's cases: `fleet`, `playbook`, `shop`, `inventory`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fleet import Fleet
 from playbook import Playbook
+from shop import Shop
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -44,3 +45,11 @@ def playbook(inventory: Path, tmp_path: Path) -> Iterator[Playbook]:
     runner = Playbook(inventory, REPO / ".build", tmp_path)
     yield runner
     runner.stop()
+
+
+@pytest.fixture
+def shop(fleet: Fleet, playbook: Playbook, tmp_path: Path) -> Shop:
+    """The fleet with shop 1.0 on every host, installed by hand, running, and no record."""
+    shop = Shop(fleet, playbook, tmp_path)
+    shop.reset()
+    return shop

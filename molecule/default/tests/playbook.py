@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,17 @@ class Result:
     stdout: str
     stderr: str
     seconds: float
+    data: dict[str, Any] = field(default_factory=dict)  # what a rollout wrote to rollout_json
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Every host's state in the rollout's own words."""
+        return {host: item["state"] for host, item in self.data.get("hosts", {}).items()}
+
+    @property
+    def last_words(self) -> str:
+        """The verdict, which is what a rollout prints last."""
+        return self.stdout[self.stdout.rfind("\nROLLOUT "):].strip() if "\nROLLOUT " in self.stdout else ""
 
     def __str__(self) -> str:
         return f"exit code {self.rc} after {self.seconds:.1f} s\n{self.stdout}\n{self.stderr}"
@@ -35,7 +46,7 @@ class Run:
     """A run in progress, in a process group of its own. Output goes to files: a ControlPersist master would keep a pipe open."""
 
     def __init__(self, argv: list[str], env: Mapping[str, str], directory: Path) -> None:
-        self._out, self._err = directory / "stdout", directory / "stderr"
+        self._out, self._err, self._json = directory / "stdout", directory / "stderr", directory / "rollout.json"
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(argv, env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
@@ -66,7 +77,8 @@ class Run:
             self.kill()
             self.process.wait()
             raise AssertionError(f"still running after {timeout:g} s:\n{self.stdout}\n{self._err.read_text()}") from None
-        return Result(rc, self.stdout, self._err.read_text(errors="replace"), time.monotonic() - self._began)
+        data = json.loads(self._json.read_text()) if self._json.exists() else {}
+        return Result(rc, self.stdout, self._err.read_text(errors="replace"), time.monotonic() - self._began, data)
 
 
 class Playbook:
@@ -82,15 +94,17 @@ class Playbook:
 
     def start(self, name: str, extra_vars: Mapping[str, Any] | None = None, *, inventory: Path | None = None,
               check: bool = False, diff: bool = False, limit: str | None = None, args: tuple[str, ...] = (),
-              env: Mapping[str, str] | None = None) -> Run:
-        """`name` is a playbook of the collection, or the path of one made for the case (it ends in .yml)."""
+              env: Mapping[str, str] | None = None, core: Path | None = None) -> Run:
+        """`name` is a playbook of the collection, or the path of one made for the case (it ends in .yml).
+
+        `core` is the ansible-playbook to run instead of this environment's own.
+        """
         directory = self.directory / f"run{next(self._numbers)}"
         directory.mkdir(parents=True)
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), name if name.endswith(".yml") else f"onprem.rollout.{name}",
+        argv = [str(core or Path(sys.executable).parent / "ansible-playbook"), name if name.endswith(".yml") else f"onprem.rollout.{name}",
                 "-i", str(inventory or self.inventory), *args]
-        if extra_vars:
-            (directory / "extra_vars.json").write_text(json.dumps(extra_vars))
-            argv += ["-e", f"@{directory / 'extra_vars.json'}"]
+        (directory / "extra_vars.json").write_text(json.dumps({"rollout_json": str(directory / "rollout.json"), **(extra_vars or {})}))
+        argv += ["-e", f"@{directory / 'extra_vars.json'}"]
         argv += ["--check"] * check + ["--diff"] * diff + (["--limit", limit] if limit else [])
         (directory / "ansible.cfg").touch()
         run = Run(argv, {**self._environment(), **(env or {})}, directory)

@@ -78,3 +78,14 @@ def test_adapters_do_not_import_plugins(folder):
 @pytest.mark.parametrize("path", files("."), ids=lambda path: path.name)
 def test_no_file_is_longer_than_a_room(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+YAML = sorted([*(PLUGINS.parent / "roles").rglob("*.yml"), *(PLUGINS.parent / "playbooks").rglob("*.yml")])
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: str(path.relative_to(PLUGINS.parent)))
+def test_nothing_prompts(path):
+    """Trap 8: pause goes on silently without a terminal and hangs under ansible-runner."""
+    text = path.read_text()
+    assert "pause" not in text
+    assert "vars_prompt" not in text

@@ -81,7 +81,23 @@ def test_hold(raw, expected):
     assert (reason is not None) if isinstance(expected, bool) and expected else (reason == (expected or None))
 
 
+PINS = [("<2", "pinned to <2"), (">=2,<3", None), ("2.0", None), ("1.4", "pinned to 1.4"), ("==2.*", None), (" ~=2.0 ", None), (1.4, "pinned to 1.4")]
+
+
+@pytest.mark.parametrize("pin, reason", PINS)
+def test_pin(pin, reason):
+    inputs, problems = _inputs.read(Inventory({"a": {"rollout_pin": pin}, "b": {}}))
+    assert (inputs.plan.held.get("a"), problems) == (reason, [])
+
+
+def test_a_version_that_has_no_order_can_only_be_pinned_exactly():
+    inventory = Inventory({"a": {"rollout_pin": "spring-x"}, "b": {"rollout_pin": "<2"}})
+    inventory.shared["rollout_release"] = {"name": "shop", "version": "spring-x", "artifacts": []}
+    assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host b, rollout_pin"]
+
+
 BAD = [
+    ({"hostvars": {"a": {"rollout_pin": "about 2"}}}, "host a, rollout_pin"),
     ({"rollout_paths": ["relative"]}, "host a, rollout_paths"),
     ({"rollout_paths": ["/"]}, "host a, rollout_paths"),
     ({"rollout_paths": ["//."]}, "host a, rollout_paths"),
