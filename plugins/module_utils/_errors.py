@@ -6,7 +6,6 @@
 
 from typing import Any, Callable, Dict, Tuple
 
-
 Outcome = Tuple[bool, Dict[str, Any], Any]  # changed, result, diff
 
 

@@ -286,10 +286,10 @@ class Core:
         self._tqm._callback_plugins.append(listener)
 
     def exit_code(self, code: Any, wanted: str) -> int:
-        """Core's own result of the play, raised to what the rollout wants: ok, changes, failed or halted."""
+        """Core's own result of the play, turned into what the rollout wants: see L(_driver.Driver.wanted)."""
         if wanted == "halted":
             return int(self._tqm.RUN_FAILED_HOSTS | self._tqm.RUN_FAILED_BREAK_PLAY)
-        if wanted in ("failed", "changes") and int(code) == self._tqm.RUN_OK:
+        if wanted in ("failed", "changes"):
             return int(self._tqm.RUN_FAILED_HOSTS)
         return int(code)
 

@@ -317,7 +317,7 @@ class Driver:
 
     @property
     def wanted(self) -> str:
-        """What the rollout wants of the exit code: ok, changes (of a plan), failed or halted."""
+        """What the rollout wants of the exit code: ok, changes (of a plan), unreachable, failed or halted."""
         states = set(self.conductor.states().values())
         if self._look_only:
             return "changes" if State.WAITING in states else "ok"
@@ -325,8 +325,8 @@ class Driver:
             return "halted"
         customer_held = set(self.conductor.plan.held)
         good = {State.COMMITTED, State.SKIPPED}
-        bad = [host for host, state in self.conductor.states().items() if state not in good and host not in customer_held]
-        return "failed" if bad else "ok"
+        bad = {state for host, state in self.conductor.states().items() if state not in good and host not in customer_held}
+        return "ok" if not bad else "unreachable" if bad == {State.UNREACHABLE} else "failed"
 
     def withdraw_rest(self) -> None:
         """Hosts that were never started, and parked ones that stay as they are, end here without a failure."""

@@ -81,14 +81,17 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
-    if verb != "status":
-        problems += release_problems(release, str(value("rollout_payload", ARCHIVE)), source)
+    if verb != "status" and release is not None:
+        problems += release_problems(release, str(value("rollout_payload", ARCHIVE)))
+    json_file = str(value("rollout_json", ""))
+    if json_file and not os.access(os.path.dirname(os.path.abspath(json_file)), os.W_OK):
+        problems.append(Problem("rollout_json", json_file, "its directory on the controller does not exist or cannot be written"))
     timeout = value("rollout_reconnect_timeout", 300)
     if not str(timeout).isdigit():
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
-    return Inputs(verb, plan, data, str(value("rollout_json", "")), float(timeout)), problems
+    return Inputs(verb, plan, data, json_file, float(timeout)), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str) -> tuple[list[Member], list[Problem]]:
@@ -100,6 +103,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
     members: list[Member] = []
     problems: list[Problem] = []
     seen: set[tuple[int, int]] = set()
+    roles: set[tuple[str, str]] = set()
     for host in source.hosts:
         variables = source.variables(host)
         names = claimed.get(host, [])
@@ -110,6 +114,12 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
         pinned, problem = _pin(variables.get("rollout_pin"), version, source, variables)
         problems += [Problem(f"host {host}, rollout_pin", variables.get("rollout_pin"), problem)] if problem else []
         members.append(Member(host, tuple(names), _hold(variables.get("rollout_hold"), source, variables) or pinned))
+        if verb != "status":
+            for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
+                role = str(source.template(variables.get(name) or "", variables))
+                if role and (name, role) not in roles:
+                    roles.add((name, role))
+                    problems += role_problems(role, f"host {host}, {name}", source)
         paths, checks = variables.get("rollout_paths"), variables.get("rollout_checks")
         if verb != "status" and (id(paths), id(checks)) not in seen:
             seen.add((id(paths), id(checks)))
@@ -165,13 +175,13 @@ def check_problems(checks: Any, where: str) -> list[Problem]:
     return [Problem(where, "", text) for text in _checks.validate(checks)]
 
 
-def release_problems(release: Release | None, payload: str, source: Source) -> list[Problem]:
+def role_problems(role: str, where: str, source: Source) -> list[Problem]:
+    why = source.role_problem(role)
+    return [] if why is None else [Problem(where, role, f"this role cannot be loaded: {why}")]
+
+
+def release_problems(release: Release, payload: str) -> list[Problem]:
     problems: list[Problem] = []
-    why = source.role_problem(payload)
-    if why is not None:
-        problems.append(Problem("rollout_payload", payload, f"this role cannot be loaded: {why}"))
-    if release is None:
-        return problems
     if payload == ARCHIVE and not release.artifacts:
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     for index, artifact in enumerate(release.artifacts):

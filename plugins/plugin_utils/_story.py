@@ -63,6 +63,12 @@ def headline(plan: Plan) -> str:
     )
 
 
+def fork_lines(plan: Plan, forks: int) -> list[str]:
+    """A word when Ansible's forks let fewer hosts change at once than the policy does."""
+    wanted = max((min(ring.ring.concurrency or len(wave), len(wave)) for ring in plan.rings for wave in ring.waves), default=0)
+    return [f"note: forks={forks} lets {count(forks, 'host')} change at once where the policy lets {wanted}"] if 0 < forks < wanted else []
+
+
 def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> list[str]:
     """The plan: waves and their hosts, what is snapshotted, room, expected time, and what takes no part."""
     lines = [headline(plan)]

@@ -74,6 +74,8 @@ class StrategyModule(HostPinned):
         self._exit_code = 1
         if self._inputs.verb == "upgrade":
             self._say(f"{'CHECK MODE: ' if self._core.check_mode else ''}rollout of {_story.headline(self._inputs.plan)}")
+            for line in _story.fork_lines(self._inputs.plan, self._core.width):
+                self._say(line)
         try:
             code = super().run(iterator, play_context)
         except (KeyboardInterrupt, AnsibleError):
@@ -110,7 +112,8 @@ class StrategyModule(HostPinned):
         if self._inputs.verb == "status":
             display.display("\n".join(_story.status_lines(self._inputs.plan, runs)))
         elif self._inputs.verb == "plan":
-            display.display("\n".join(_story.plan_lines(self._inputs.plan, runs, conductor.states())))
+            lines = _story.plan_lines(self._inputs.plan, runs, conductor.states()) + _story.fork_lines(self._inputs.plan, self._core.width)
+            display.display("\n".join(lines))
 
     def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"

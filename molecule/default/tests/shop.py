@@ -20,7 +20,8 @@ from fleet import Fleet, Host, eventually
 from playbook import Playbook, Result, Run
 
 HERE = Path(__file__).resolve().parent
-EXAMPLE = HERE.parents[2] / "inventories" / "example" / "hosts.yml"
+REPO = HERE.parents[2]
+EXAMPLE = REPO / "inventories" / "example" / "hosts.yml"
 STATE_DIR = "var/lib/onprem-rollout"
 Files = dict[str, tuple[str, ...]]  # path: kind, mode, owner, mtime, link target or SHA-256
 
@@ -144,16 +145,17 @@ class Shop:
 
     # --- what everybody is asked afterwards ---
 
-    def verify(self, expected: Mapping[str, str]) -> dict[str, Picture]:
-        """Ask every host of the fleet. Of each: "untouched", "restored VERSION" or "committed VERSION"; the default is untouched."""
-        unknown = set(expected) - {host.name for host in self.fleet}
-        assert not unknown, f"no such hosts: {unknown}"
+    def verify(self, expected: Mapping[str, str], hosts: Iterable[str] | None = None) -> dict[str, Picture]:
+        """Ask every host of the fleet, or these: is it "untouched" (the default), "restored VERSION" or "committed VERSION"?"""
+        asked = [host for host in self.fleet if hosts is None or host.name in hosts]
+        unknown = set(expected) - {host.name for host in asked}
+        assert not unknown, f"these hosts are not asked: {unknown}"
 
         def one(host: Host) -> Picture:
             what, _space, version = expected.get(host.name, "untouched").partition(" ")
             return self._verify(host, what, version)
 
-        return self._each(self.fleet, one)
+        return self._each(asked, one)
 
     def _verify(self, host: Host, what: str, version: str) -> Picture:
         now, before = take(host), self.before[host.name]

@@ -56,6 +56,11 @@ def test_the_plan_is_shown_with_times_from_the_records():
         assert part in text
 
 
+@pytest.mark.parametrize("forks, lines", [(1, 1), (2, 0), (50, 0)])
+def test_forks_that_are_fewer_than_the_policy_lets(forks, lines):
+    assert len(_story.fork_lines(PLAN, forks)) == lines
+
+
 STATUS = [
     ({}, 0, "runs an unknown version (no rollout yet)"),
     ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
