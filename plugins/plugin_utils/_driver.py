@@ -257,7 +257,7 @@ class Driver:
         if run.outcome is not None or not run.begun:
             self._end(host, run.outcome or State.UNREACHABLE, now, run.why or run.dark)
         elif not run.give_up_at:
-            run.why = run.why or run.dark
+            run.why = (run.restoring and run.why) or run.dark  # its own trouble, also when its wave is to be reverted
             run.give_up_at = now + self._settings.reconnect_timeout
             run.retry_at = now + self._settings.reconnect_interval
             self._fail(host, run, now)

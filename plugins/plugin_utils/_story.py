@@ -171,7 +171,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
         "parked": f"  {host}: upgraded and healthy, waits for its wave",
-        "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: healthy, but {detail}",
+        "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}",
     }.get(event.kind)

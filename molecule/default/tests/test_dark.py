@@ -8,7 +8,9 @@ Three runs at the same time, one of each core, each with two hosts of its own: t
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +40,12 @@ class Dark:
 
 def find_cores() -> tuple[dict[str, Path], str]:
     """The ansible-playbook of each core of the matrix, and what is said of those that this machine cannot run."""
+    # Found by a PATH without the environment that runs this, so that theirs are not made from it.
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own)
     which = ["sh", "-c", 'echo "core $ONPREM_ROLLOUT_CORE $(command -v ansible-playbook)"']
-    found = subprocess.run([REPO / "tests" / "tools" / "on-cores", *which], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    done = subprocess.run([REPO / "tests" / "tools" / "on-cores", *which], env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True)
+    found = done.stdout.splitlines()
     cores = dict(line.split(" ", 2)[1:] for line in found if line.startswith("core "))
     return {core: Path(path) for core, path in cores.items()}, "; ".join(line for line in found if line.startswith("matrix shrinks"))
 

@@ -51,8 +51,10 @@ def test_the_example_of_the_readme_plans_upgrades_and_tells(shop: Shop, tmp_path
 def test_a_job_runner_sees_a_halted_rollout_as_awx_would(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("ANSIBLE_", "MOLECULE_"))]:
         monkeypatch.delenv(name)  # Molecule's own settings; a job has its own
+    directory = tmp_path / "job"
+    directory.mkdir()
     job = ansible_runner.interface.run(
-        private_data_dir=str(tmp_path / "job"),
+        private_data_dir=str(directory),
         playbook="onprem.rollout.upgrade",
         inventory=[str(shop.fleet.inventory), str(shop.inventory)],
         extravars={"rollout_release": shop.release(SICK)},

@@ -241,6 +241,13 @@ def test_a_dark_host_is_looked_for_without_stopping_the_others():
     assert ("again", "h1") in play.stage.calls
 
 
+def test_a_host_that_went_dark_in_its_payload_says_so_even_if_its_wave_is_to_be_reverted():
+    answers = {("h0", "payload"): BROKEN, ("h1", "payload"): DARK}
+    play = Play(hosts=2, ring={"serial": ("100%",)}, answers=answers, delays={("h1", "payload"): 5}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "restored"}
+    assert play.driver.runs["h1"].why == "unreachable in 'payload': No route to host"
+
+
 def test_look_only_asks_even_held_hosts_and_changes_nothing():
     play = Play(held={"db1": "audit"}, look_only=True).run()
     assert {task for _host, task in play.ran} == {"settle"}
