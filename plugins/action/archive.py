@@ -27,11 +27,16 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         path = arguments.pop("path", None)
+        parent = os.getppid()
         try:
             if path:
                 source = self._verified(str(path), arguments)
                 if not self._task.check_mode and not self._has(arguments):
                     arguments["src"] = self._transfer(source)
+            # Since ansible-core 2.18 workers have a session of their own: one may outlive a killed ansible-playbook in a
+            # long transfer, and would then change a host that the next run has settled already.
+            if os.getppid() != parent:
+                raise AnsibleActionFail("The ansible-playbook of this task is gone. The next run settles this host; nothing was installed.")
             answer = self._execute_module(module_name="onprem.rollout.archive", module_args=arguments, task_vars=task_vars)
             result.update(answer)
         finally:

@@ -262,7 +262,8 @@ class Driver:
             run.retry_at = now + self._settings.reconnect_interval
             self._fail(host, run, now)
         elif now >= run.give_up_at:
-            self._end(host, State.LOST, now, f"{run.why}; did not come back within {self._settings.reconnect_timeout:g} s")
+            run.why = f"{run.why}; did not come back within {self._settings.reconnect_timeout:g} s"
+            self._end(host, State.LOST, now, run.why)
         elif now >= run.retry_at:
             run.dark = ""
             run.retry_at = now + self._settings.reconnect_interval

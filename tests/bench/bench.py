@@ -16,14 +16,13 @@ import signal
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ansible.release import __version__ as core
 from hosts import REPO, BenchError, Fleet
 from ways import AT_ONCE, WAYS, Runner, Way
 
 sys.path.insert(0, str(REPO / "tests" / "demo"))
-from build_releases import build  # the demo's service is the bench's  # noqa: E402
+from build_releases import build  # the demo's service is the bench's
 
 
 def options() -> argparse.Namespace:

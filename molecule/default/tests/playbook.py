@@ -66,7 +66,7 @@ class Run:
         os.killpg(self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """What a job runner does to a job it gives up: SIGKILL to the whole group."""
+        """What a job runner does to a job it gives up: SIGKILL to the whole group. Workers of ansible-core 2.18 and later survive it."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self, timeout: float = 120) -> Result:

@@ -63,7 +63,7 @@ def test_a_release_that_is_healthy_on_early_and_bad_on_standard_stays_on_early(s
     first = result.data["plan"]["rings"][1]["waves"][0][0]
     rest = {host.name: "held" for host in shop.fleet if host.name not in (*early, first)}
     assert result.states == {**early, first: "restored", **rest}, str(result)
-    shop.verify({**{name: f"committed {LOCAL}" for name in early}, first: f"restored {LOCAL}"})
+    shop.verify({**dict.fromkeys(early, f"committed {LOCAL}"), first: f"restored {LOCAL}"})
     for needed in (f"ROLLOUT HALTED: shop {LOCAL}", f"restored: {first}: ", "committed: 2 hosts", "held: 3 hosts", "exit code: 2"):
         assert needed in result.last_words, result.last_words
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
 
-from ansible_collections.onprem.rollout.plugins.action import begin, commit, health, restore
+from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
@@ -93,3 +94,13 @@ def test_the_host_is_told_who_the_release_is_and_no_more(given: Any, sent: Any) 
     plugin, calls = make(begin, {"release": given})
     plugin.run(None, {})
     assert calls[0]["module_args"]["release"] == sent
+
+
+def test_a_worker_that_outlived_its_run_installs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin, calls = make(archive, {"dest": "/opt/shop"})
+    monkeypatch.setattr(plugin, "_remove_tmp_path", lambda path: None)
+    parents = iter([4711, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    with pytest.raises(AnsibleActionFail, match="settles this host; nothing was installed"):
+        plugin.run(None, {})
+    assert calls == []

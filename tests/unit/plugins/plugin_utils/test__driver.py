@@ -248,6 +248,11 @@ def test_a_host_that_went_dark_in_its_payload_says_so_even_if_its_wave_is_to_be_
     assert play.driver.runs["h1"].why == "unreachable in 'payload': No route to host"
 
 
+def test_a_lost_host_says_in_the_end_how_long_it_was_waited_for():
+    play = Play(hosts=1, answers={("h0", "payload"): DARK, ("h0", "restore"): DARK}).run()
+    assert play.driver.runs["h0"].why.endswith("No route to host; did not come back within 60 s")
+
+
 def test_look_only_asks_even_held_hosts_and_changes_nothing():
     play = Play(held={"db1": "audit"}, look_only=True).run()
     assert {task for _host, task in play.ran} == {"settle"}
