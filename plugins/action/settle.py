@@ -26,11 +26,12 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
-            {"state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"}}
+            {"state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"}, "look": {"type": "bool", "default": False}}
         )
+        run = _holder.holder((task_vars or {}).get("inventory_hostname", ""))
         state_dir = arguments["state_dir"]
         record, now = self._read(state_dir)
-        result.update(changed=False, record=record, settled=None)
+        result.update(changed=False, record=record, abandoned=None, settled=None)
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
             raise AnsibleActionFail(
@@ -40,22 +41,25 @@ class ActionModule(ActionBase):
         if transaction.get("phase") not in FORWARD:
             return result
         holder = transaction.get("holder") or {}
-        if is_held(transaction, now):
+        if is_held(transaction, now, run["run"]):
             raise AnsibleActionFail(
                 f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction['phase']}, for another "
                 f"{max(0, round(float(transaction.get('lease_until', 0)) - now))} s. Wait for it, or end it"
             )
-        result.update(changed=True, settled="restored (check mode: not done)")
+        result.update(abandoned=transaction["id"])
+        if arguments["look"]:
+            return result
+        result.update(changed=True, settled="to be restored first")
         if self._task.check_mode:
             return result
         reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(holder))}"
         restored = self._execute_module(
             module_name="onprem.rollout.restore",
-            module_args={"state_dir": state_dir, "holder": _holder.holder(), "transaction": transaction["id"], "reason": reason},
+            module_args={"state_dir": state_dir, "holder": run, "transaction": transaction["id"], "reason": reason},
             task_vars=task_vars,
         )
         if restored.get("failed"):
-            return {**restored, "record": record, "msg": f"{reason}; its restore failed: {restored.get('msg')}"}
+            return {**restored, "record": record, "msg": f"{reason}; its restore failed: {restored.get('msg') or 'the module ended with an exception'}"}
         record, now = self._read(state_dir)
         result.update(record=record, settled=f"{restored.get('outcome')}: runs {installed(record)}")
         return result
@@ -65,15 +69,18 @@ class ActionModule(ActionBase):
         directory, record = shlex.quote(state_dir), shlex.quote(f"{state_dir}/record.json")
         command = (
             f"date +%s; if [ -e {record} ]; then cat {record}; "
-            f"elif [ -e {directory} ] && ! [ -x {directory} ]; then echo 'permission denied' >&2; exit 13; else echo null; fi"
+            f"elif [ -e {directory} ] && ! [ -x {directory} ]; then echo 'permission denied' >&2; exit 13; else echo absent; fi"
         )
         answer = self._low_level_execute_command(command, sudoable=True)
         first, _newline, text = str(answer.get("stdout", "")).strip().partition("\n")
         try:
             if answer.get("rc") != 0:
                 raise ValueError(f"rc {answer.get('rc')}: {answer.get('stderr') or answer.get('stdout')}")
-            record_read = json.loads(text) or {}
-            if not isinstance(record_read, dict) or int(record_read.get("schema", 1)) > 1:
+            record_read = {} if text == "absent" else json.loads(text)
+            schema = record_read.get("schema") if isinstance(record_read, dict) else None
+            if text != "absent" and (not isinstance(schema, int) or "transaction" not in record_read):
+                raise ValueError("it is not a host record")
+            if schema is not None and schema > 1:
                 raise ValueError("its schema is newer than this version of the collection")
             return record_read, float(first)
         except ValueError as error:
@@ -82,9 +89,9 @@ class ActionModule(ActionBase):
             ) from None
 
 
-def is_held(transaction: Mapping[str, Any], now: float) -> bool:
-    """Another run that may still be alive holds the host: not one of this machine that is gone, nor one whose lease ended."""
+def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:
+    """Another run that may still be alive holds the host. A run of this machine is known to live or not; of others the lease tells."""
     holder = transaction.get("holder") or {}
-    if holder.get("run") == _holder.holder()["run"] or _holder.is_gone(holder):
+    if holder.get("run") == run or _holder.is_gone(holder):
         return False
-    return float(transaction.get("lease_until", 0)) > now
+    return _holder.is_alive(holder) or float(transaction.get("lease_until", 0)) > now

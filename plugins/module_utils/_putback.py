@@ -17,11 +17,11 @@ from ._snapshot import intact, object_path
 from ._store import fsync_dir, remove_quietly, show, to_bytes
 from ._tree import DIRECTORY, READ, Entry, describe, digest, enter, listing, parent_of, pump, remove, writable
 
-TEMPORARY = b".onprem-rollout.restoring"
 PASSES = 3
 KINDS = ("replaced", "created", "removed", "metadata")
 
 Difference = NamedTuple("Difference", [("kind", str), ("path", bytes), ("sha256", Optional[str])])
+Source = NamedTuple("Source", [("objects", str), ("temporary", bytes)])
 Node = NamedTuple("Node", [("path", bytes), ("entry", Entry), ("children", Dict[bytes, Any])])
 
 
@@ -145,6 +145,7 @@ def damaged(state_dir: str, wanted: List[Difference]) -> List[str]:
 
 def put_back(state_dir: str, manifest: Dict[str, Any]) -> List[Difference]:
     """Make the tree what the manifest says, prove it by comparing again, and return what differed before."""
+    source = Source(os.path.join(state_dir, "objects"), temporary_name(manifest))
     first = None  # type: Optional[List[Difference]]
     left = []  # type: List[Difference]
     for _pass in range(PASSES):
@@ -162,7 +163,7 @@ def put_back(state_dir: str, manifest: Dict[str, Any]) -> List[Difference]:
             )
         wanted = {item.path: item.kind for item in left}
         for node in grow(manifest):
-            _put_top(state_dir, node, wanted)
+            _put_top(source, node, wanted)
     left = differences(manifest)
     if left:
         raise RolloutError(
@@ -174,14 +175,19 @@ def put_back(state_dir: str, manifest: Dict[str, Any]) -> List[Difference]:
     return first or []
 
 
+def temporary_name(manifest: Dict[str, Any]) -> bytes:
+    """The name of a file that is being put back: after the snapshot, so nothing in the snapshot can have it."""
+    return b".onprem-rollout." + to_bytes(manifest["id"])
+
+
 def _tidy(manifest: Dict[str, Any]) -> None:
     """A restore that was killed may have left its temporary name beside a snapshot path, where nothing else removes it."""
     for parent in {os.path.dirname(to_bytes(text)) for text in manifest["paths"]}:
-        if remove_quietly(os.path.join(parent, TEMPORARY)):
+        if remove_quietly(os.path.join(parent, temporary_name(manifest))):
             fsync_dir(parent)
 
 
-def _put_top(state_dir: str, node: Node, wanted: Dict[bytes, str]) -> None:
+def _put_top(source: Source, node: Node, wanted: Dict[bytes, str]) -> None:
     parent = os.path.dirname(node.path)
     if node.entry["type"] == "absent":
         for path in _unwanted(node):
@@ -193,7 +199,7 @@ def _put_top(state_dir: str, node: Node, wanted: Dict[bytes, str]) -> None:
     try:
         name = os.path.basename(node.path)
         _clear(node, name, fd)
-        _fill(os.path.join(state_dir, "objects"), node, name, fd, wanted)
+        _fill(source, node, name, fd, wanted)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -229,7 +235,7 @@ def _clear(node: Node, name: bytes, fd: int) -> None:
         os.close(inner)
 
 
-def _fill(objects: str, node: Node, name: bytes, fd: int, wanted: Dict[bytes, str]) -> None:
+def _fill(source: Source, node: Node, name: bytes, fd: int, wanted: Dict[bytes, str]) -> None:
     """Create, replace or correct one thing and all below it."""
     entry = node.entry
     if entry["type"] == "dir":
@@ -239,7 +245,7 @@ def _fill(objects: str, node: Node, name: bytes, fd: int, wanted: Dict[bytes, st
         inner = enter(name, fd)
         try:
             for child, below in node.children.items():
-                _fill(objects, below, child, inner, wanted)
+                _fill(source, below, child, inner, wanted)
             _dress(entry, inner)
         finally:
             os.close(inner)
@@ -247,28 +253,28 @@ def _fill(objects: str, node: Node, name: bytes, fd: int, wanted: Dict[bytes, st
     kind = wanted.get(node.path)
     if kind in ("created", "replaced"):
         writable(fd)
-        remove(TEMPORARY, fd)
+        remove(source.temporary, fd)
         if entry["type"] == "link":
-            os.symlink(to_bytes(entry["target"]), TEMPORARY, dir_fd=fd)
-            _dress_link(entry, TEMPORARY, fd)
+            os.symlink(to_bytes(entry["target"]), source.temporary, dir_fd=fd)
+            _dress_link(entry, source.temporary, fd)
         else:
-            _copy(objects, entry, fd)
-        os.rename(TEMPORARY, name, src_dir_fd=fd, dst_dir_fd=fd)
+            _copy(source, entry, fd)
+        os.rename(source.temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
     elif kind == "metadata" and entry["type"] == "link":
         _dress_link(entry, name, fd)
     elif kind == "metadata":
         _dress_file(entry, name, fd)
 
 
-def _copy(objects: str, entry: Entry, fd: int) -> None:
+def _copy(source: Source, entry: Entry, fd: int) -> None:
     """Copy an object to the temporary name, verified: a wrong one is removed again and never gets the real name."""
-    place = object_path(objects, entry["sha256"])
-    source = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    place = object_path(source.objects, entry["sha256"])
+    stored = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        target = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+        target = os.open(source.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
         try:
-            if pump(source, target) != entry["sha256"]:
-                os.unlink(TEMPORARY, dir_fd=fd)
+            if pump(stored, target) != entry["sha256"]:
+                os.unlink(source.temporary, dir_fd=fd)
                 raise RolloutError(
                     "The object {0} is damaged; {1} was not put back. Bring the file back from a backup or another host, then run restore with force.".format(
                         show(place), show(to_bytes(entry["path"]))
@@ -279,7 +285,7 @@ def _copy(objects: str, entry: Entry, fd: int) -> None:
         finally:
             os.close(target)
     finally:
-        os.close(source)
+        os.close(stored)
 
 
 def _dress(entry: Entry, fd: int) -> None:

@@ -72,7 +72,7 @@ def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
         raise Refused(str(error), error.reason, **error.details)
     holder = found["holder"]
     ours = holder.get("run") == options["holder"]["run"]
-    if not ours and found["lease_until"] > now:
+    if not ours and found["id"] != options.get("abandoned") and found["lease_until"] > now:
         raise Refused(
             "This host is held by rollout {0!r} ({1}) of {2} on {3}, process {4}: phase {5}, until {6}. Nothing was touched. Wait for it, "
             "or, if that run is dead, restore it: onprem.rollout.restore with transaction={7}.".format(

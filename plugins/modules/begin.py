@@ -61,6 +61,12 @@ options:
     type: list
     elements: dict
     default: []
+  abandoned:
+    description:
+      - The id of an open transaction whose run is known to be gone, as M(onprem.rollout.settle) says.
+      - It is restored first, even if its lease has not ended.
+    type: str
+    default: ""
   min_free:
     description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
     type: int
@@ -168,6 +174,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "default": []},
             "restart": {"type": "list", "elements": "str", "default": []},
             "checks": {"type": "list", "elements": "dict", "default": []},
+            "abandoned": {"type": "str", "default": ""},
             "min_free": {"type": "int", "default": 64 * 1024 * 1024},
             "lease": {"type": "int", "default": 1800},
             "keep": {"type": "int", "default": 3},

@@ -19,6 +19,10 @@ options:
     description: Where the host keeps its record and its snapshots.
     type: path
     default: /var/lib/onprem-rollout
+  look:
+    description: Only ask, and say in RV(abandoned) what would have to be settled.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says what would be restored and does not do it.
@@ -45,6 +49,10 @@ record:
   description: The host record, empty on a host that was never upgraded.
   returned: success
   type: dict
+abandoned:
+  description: The id of the transaction that an earlier run left half done, or nothing.
+  returned: success
+  type: str
 settled:
   description: How a half-done transaction was settled, or nothing.
   returned: success

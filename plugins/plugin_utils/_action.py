@@ -21,7 +21,7 @@ class HostAction(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.before()
-        arguments = self.arguments(dict(self._task.args))
+        arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", "")), **self._task.args})
         result.update(self._execute_module(module_name=f"onprem.rollout.{self.verb}", module_args=arguments, task_vars=task_vars))
         return result
 
@@ -30,4 +30,4 @@ class HostAction(ActionBase):
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""
-        return {"holder": holder(), **given}
+        return given

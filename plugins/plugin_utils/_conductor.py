@@ -58,21 +58,12 @@ class State(str, Enum):
 IN_CHANGE = frozenset({State.CHANGING, State.COMMITTING, State.RESTORING})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED}),
+    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED}),
     State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED}),
     State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
     State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
     State.RESTORING: frozenset(
-        {
-            State.RESTORED,
-            State.RESTORE_FAILED,
-            State.LOST,
-            State.COMMITTED,
-            State.SKIPPED,
-            State.UNREACHABLE,
-            State.REFUSED,
-            State.HELD,
-        }
+        {State.RESTORED, State.RESTORE_FAILED, State.LOST, State.COMMITTED, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}
     ),
 }
 
@@ -106,6 +97,7 @@ class Halt(str, Enum):
     FAILURES = "failures"
     RESTORE_FAILED = "restore_failed"
     UNPROVEN = "unproven"
+    ABORTED = "aborted"
 
 
 @dataclass(slots=True)
@@ -227,6 +219,13 @@ class Conductor:
         if outcome is State.RESTORE_FAILED:
             self._stop(Halt.RESTORE_FAILED, self._wave_of[host], now)
 
+    def abort(self, why: str, now: float) -> None:
+        """The run itself failed: nobody new is admitted, and every host that is not committed goes back."""
+        if self._index < len(self._waves):
+            self._stop(Halt.ABORTED, self._waves[self._index], now)
+        for host in [host for host, state in self._states.items() if state in (State.CHANGING, State.COMMITTING)]:
+            self.failing(host, why, now)
+
     def _count_failure(self, run: _WaveRun, now: float) -> None:
         ring = run.plan.ring
         self.failures[ring.name] += 1
@@ -234,7 +233,7 @@ class Conductor:
             self._stop(Halt.FAILURES, run, now)
 
     def _stop(self, why: Halt, run: _WaveRun, now: float) -> None:
-        if self.halt is None:
+        if self.halt is None or why is Halt.ABORTED:
             self.halt = why
             self._halt_ring = run.plan
             self._tell("halted", now, run=run, detail=why.value)
@@ -266,7 +265,9 @@ class Conductor:
 
     @property
     def _on_halt(self) -> str:
-        """An unproven wave says nothing against the release, so nothing is reverted for it."""
+        """An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open."""
+        if self.halt is Halt.ABORTED:
+            return "restore_wave"
         if self.halt is Halt.UNPROVEN or self._halt_ring is None:
             return "hold"
         return self._halt_ring.ring.on_failure

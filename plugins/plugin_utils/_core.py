@@ -23,6 +23,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -41,6 +42,7 @@ from ansible.template import Templar
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 PREFIX = "onprem.rollout."
+DEEPEST = 40
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
     | {
@@ -50,6 +52,8 @@ READS = frozenset(
     }
 )
 INSTEAD = {
+    "ignore_errors": "leave it out; a payload that failed would be committed",
+    "ignore_unreachable": "leave it out; a host that went dark would be taken for a good one",
     "serial": "give wave sizes with serial in rollout_rings instead",
     "max_fail_percentage": "give max_failures in rollout_rings instead",
     "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
@@ -60,6 +64,7 @@ class Place(Enum):
     """Where a host stands in the play."""
 
     READING = "reading"
+    BEGIN = "begin"
     WORKING = "working"
     COMMIT = "commit"
     RESCUE = "rescue"
@@ -70,10 +75,10 @@ class Report:
     """The result of one task on one host, in the same shape from every version of core."""
 
     def __init__(self, kind: str, result: Any) -> None:
-        self.kind = kind
         self.host: str = (result.host if hasattr(result, "host") else result._host).get_name()
         self.data: Mapping[str, Any] = result.result if hasattr(result, "result") else result._result
         task = result.task if hasattr(result, "task") else result._task
+        self.kind = "ignored" if kind == "unreachable" and task.ignore_unreachable else kind
         self.task: str = task.get_name()
         self.verb = verb_of(task)
 
@@ -151,7 +156,7 @@ class Core:
         problems = [
             Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
             for keyword in INSTEAD
-            if getattr(self._play, keyword) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
+            if getattr(self._play, keyword) not in (None, False, []) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
         ]
         if C.ANY_ERRORS_FATAL:
             problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
@@ -166,12 +171,16 @@ class Core:
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""
         values: dict[str, Any] = self._strategy._variable_manager.get_vars(
-            play=self._play, host=self._hosts[host], include_hostvars=False
+            play=self._play, host=self._hosts[host]
         )
         return values
 
     def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
-        return Templar(loader=self._strategy._loader, variables=variables).template(value)
+        """The value with its templates filled in; a ValueError says why that is not possible."""
+        try:
+            return Templar(loader=self._strategy._loader, variables=variables).template(value)
+        except AnsibleError as error:
+            raise ValueError(f"cannot be templated: {error}") from error
 
     def members(self, pattern: str) -> list[str]:
         """The hosts of the whole inventory that match, --limit or not."""
@@ -210,6 +219,8 @@ class Core:
             return Place.RESCUE
         if verb_of(task) == "commit":
             return Place.COMMIT
+        if verb_of(task) == "begin":
+            return Place.BEGIN
         if str(task.action) in READS:
             return Place.READING
         return Place.WORKING
@@ -235,10 +246,30 @@ class Core:
     # --- moving hosts ---
 
     def turn_back(self, host: str) -> None:
-        """Send the host from the place where it was last seen into its rescue, whatever core thinks of it."""
+        """Send the host from the place where it was last seen into the rescue of its transaction, whatever core thinks of it.
+
+        Past any rescue of the payload's own: that could talk the host into going on.
+        """
         self.again(host)
-        self._iterator.mark_host_failed(self._hosts[host])
+        for _depth in range(DEEPEST):
+            self._iterator.mark_host_failed(self._hosts[host])
+            state, task = self._iterator.get_next_task_for_host(self._hosts[host], peek=True)
+            if task is None or self._in_rescue(state):
+                break
         self._back_to_work(host)
+
+    def give_up_tasks(self) -> None:
+        """After an error in the middle of a pass: wait for the tasks that run, and forget what they said.
+
+        The hosts' records know what was done. A task is bounded by its own timeout.
+        """
+        while any(worker is not None and worker.is_alive() for worker in self._tqm._workers):
+            time.sleep(0.05)
+        with self._strategy._results_lock:
+            self._strategy._results.clear()
+        self._strategy._blocked_hosts.clear()
+        self._strategy._queued_task_cache.clear()
+        self._strategy._pending_results = 0
 
     def again(self, host: str) -> None:
         """Put the host back to the place where it was last seen: it does that task once more."""

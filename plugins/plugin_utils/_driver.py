@@ -18,19 +18,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
-from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place, Report
-
-RESTORE_OUTCOMES = {
-    "restored": State.RESTORED,
-    "committed": State.COMMITTED,
-    "untouched": State.REFUSED,
-    "restore_failed": State.RESTORE_FAILED,
-}
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, in_progress
 
 
 class Stage(Protocol):
@@ -61,24 +55,6 @@ class Settings:
     reconnect_interval: float = 5.0
 
 
-@dataclass(slots=True)
-class HostRun:
-    """What this run has learned of one host."""
-
-    record: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    heard: bool = False
-    begun: bool = False
-    outcome: State | None = None
-    why: str = ""
-    dark: str = ""
-    restoring: bool = False
-    reverted: bool = False
-    turn_back: bool = False
-    give_up_at: float = 0.0
-    retry_at: float = 0.0
-
-
 class Driver:
     def __init__(
         self,
@@ -104,6 +80,10 @@ class Driver:
         held = [host for host, state in conductor.states().items() if state is State.HELD]
         self._to_ask = deque(host for host in self.runs if look_only or host not in held)
         self._asking: dict[str, None] = {}
+        self._half_done: list[str] = []
+        self._limits = {
+            host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts
+        }
         self._active: dict[str, None] = {}
         self._wave: tuple[str, ...] = ()
 
@@ -113,7 +93,7 @@ class Driver:
         """The hosts that may receive tasks now; none when the rollout is over."""
         while not self._stage.terminated():
             if self._stage.dead_worker():
-                raise WorkerDied
+                raise WorkerDied("a worker process of this controller was killed")
             if not self.asked and self._ask():
                 return list(self._asking)
             if self._look_only:
@@ -142,19 +122,45 @@ class Driver:
     def _ask(self) -> bool:
         """Let the hosts read, as many at a time as core has workers. True while some of them still do."""
         for host in list(self._asking):
-            if not self._stage.busy(host) and (self.runs[host].dark or self._stage.place(host) is not Place.READING):
+            if not self._stage.busy(host) and not self._still_reads(host):
                 del self._asking[host]
-                self._learn(host)
+                self._read(host)
         while self._to_ask and len(self._asking) < max(self._stage.width, 1):
             host = self._to_ask.popleft()
-            if self.runs[host].dark or self._stage.place(host) is not Place.READING:
-                self._learn(host)
-            else:
+            if self._still_reads(host):
                 self._asking[host] = None
+            else:
+                self._read(host)
+        if not self._asking or all(self.runs[host].settling for host in self._asking):
+            self._settle()
         self.asked = not self._asking
         if self.asked:
             self._tell(Event("asked", self._clock()))
         return not self.asked
+
+    def _read(self, host: str) -> None:
+        run = self.runs[host]
+        if run.half_done and not (run.settling or run.dark or run.why):
+            self._half_done.append(host)
+        else:
+            self._learn(host)
+
+    def _settle(self) -> None:
+        """Let hosts that are half done be settled, after all were asked and as many of a ring at once as may be in change."""
+        for host in list(self._half_done):
+            ring, limit = self._limits[host]
+            if sum(1 for other in self._asking if self._limits[other][0] == ring) < limit:
+                self._half_done.remove(host)
+                self.runs[host].settling = True
+                self._asking[host] = None
+
+    def _still_reads(self, host: str) -> bool:
+        """A host that is settled does that, and rejoins, before its turn comes."""
+        run = self.runs[host]
+        if run.dark:
+            return False
+        place = self._stage.place(host)
+        return place is Place.READING or (run.settling and not run.why and place is Place.WORKING)
 
     def _learn(self, host: str) -> None:
         """What the host said decides whether it takes part."""
@@ -163,6 +169,10 @@ class Driver:
             return
         if run.dark:
             self._end(host, State.UNREACHABLE, now, run.dark)
+        elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
+            self._end(host, State.REFUSED, now, "it is inconsistent: an operator must look at it")
+        elif run.why and run.settling:
+            self._end(host, State.RESTORE_FAILED, now, run.why)
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
@@ -175,53 +185,9 @@ class Driver:
         run = self.runs.get(report.host)
         if run is None:
             return
-        if report.kind == "unreachable":
-            run.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
-        elif report.verb:
-            getattr(self, f"_after_{report.verb}", self._after_other)(run, report)
-        else:
-            self._after_other(run, report)
-
-    def _after_settle(self, run: HostRun, report: Report) -> None:
-        self._after_other(run, report)
-        run.heard = report.kind == "ok"
-        run.record = report.data.get("record") or run.record
+        run.hear(report)
         if report.data.get("settled"):
             self._tell(Event("settled", self._clock(), report.host, detail=str(report.data["settled"])))
-
-    def _after_host_info(self, run: HostRun, report: Report) -> None:
-        self._after_settle(run, report)
-        run.facts = report.data
-
-    def _after_begin(self, run: HostRun, report: Report) -> None:
-        self._after_other(run, report)
-        if report.kind == "ok":
-            run.begun = report.data.get("outcome") != "skipped"
-            run.outcome = None if run.begun else State.SKIPPED
-        elif report.data.get("refused"):
-            run.outcome = State.REFUSED
-
-    def _after_commit(self, run: HostRun, report: Report) -> None:
-        self._after_other(run, report)
-        if report.kind == "ok" and report.data.get("outcome") == "committed":
-            run.outcome = State.COMMITTED
-
-    def _after_restore(self, run: HostRun, report: Report) -> None:
-        outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))
-        if report.kind == "ok" and outcome is not None:
-            if outcome is State.REFUSED and run.reverted:
-                outcome = State.HELD
-            run.outcome = run.outcome or outcome
-            run.facts = report.data
-        elif report.kind == "failed" and report.data.get("timedout"):
-            run.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
-        elif report.kind == "failed":
-            run.outcome = State.RESTORE_FAILED
-            run.why = f"{run.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
-
-    def _after_other(self, run: HostRun, report: Report) -> None:
-        if report.kind == "failed" and not run.restoring:
-            run.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
 
     def _observe(self, host: str, now: float) -> None:
         run = self.runs[host]
@@ -234,6 +200,8 @@ class Driver:
             self._turn_back(host, run)
         elif place is Place.OVER:
             self._over(host, run, now)
+        elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
+            self._turn_back(host, run)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
             run.restoring = True
             self.conductor.failing(host, run.why or "it failed", now)
@@ -288,7 +256,7 @@ class Driver:
         run.outcome = outcome
         self._active.pop(host, None)
         self._stage.withdraw(host)
-        if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST):
+        if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST) and self.conductor.state(host) is not State.WAITING:
             self._fail(host, run, now)
         self.conductor.ended(host, outcome, now, detail)
 
@@ -314,6 +282,23 @@ class Driver:
             self._tell(self.conductor.events.popleft())
         return orders.wake_at
 
+    def abort(self, why: str) -> None:
+        """The run failed in the middle of a pass: send everybody who is not committed back."""
+        now = self._clock()
+        self._to_ask.clear()
+        self._half_done.clear()
+        self._asking.clear()
+        self.asked = True
+        for host, state in self.conductor.states().items():
+            run = self.runs[host]
+            if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:
+                run.why = run.why or why
+                run.begun = run.restoring = True
+                run.dark = ""
+                self._active[host] = None
+                self._turn_back(host, run)
+        self.conductor.abort(why, now)
+
     # --- the end ---
 
     @property
@@ -334,19 +319,3 @@ class Driver:
         for host, state in self.conductor.states().items():
             if state in OUTCOMES or state is State.WAITING:
                 self._stage.withdraw(host)
-
-
-def failed_checks(result: Mapping[str, Any]) -> str:
-    """The required checks that failed, in few words: which, what was seen, what was expected, after how long."""
-    bad = [check for check in result.get("checks") or [] if not check.get("ok") and check.get("level") == "required"]
-    return "; ".join(
-        f"check {check.get('name')}: saw {str(check.get('seen'))[:120]}, expected {check.get('expected')}, "
-        f"{check.get('attempts')} times in {float(check.get('seconds') or 0):.1f} s"
-        for check in bad
-    )
-
-
-def in_progress(record: Mapping[str, Any]) -> bool:
-    """A transaction of the host's record is neither committed nor restored."""
-    transaction = record.get("transaction") or {}
-    return transaction.get("phase") not in (None, "committed", "restored")

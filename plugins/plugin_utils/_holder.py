@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def holder() -> dict[str, Any]:
-    """The run this worker process belongs to. The same for all tasks of one ansible-playbook, and for no other."""
+def holder(host: str) -> dict[str, Any]:
+    """The run this worker process belongs to, working on a host by one of its names in the inventory.
+
+    The same for all tasks of one ansible-playbook on that name, and for no other: a machine that has two names is not two hosts.
+    """
     pid = os.getppid()
     controller = socket.gethostname()
     return {
-        "run": f"{controller}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}",
+        "run": f"{controller}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}#{host}",
         "controller": controller,
         "pid": pid,
         "user": _user(),
@@ -28,13 +31,21 @@ def holder() -> dict[str, Any]:
 
 def is_gone(other: Mapping[str, Any]) -> bool:
     """True only when that run is known to have ended: it ran on this machine, and its process is no more."""
-    parts = str(other.get("run", "")).split("/")
+    parts = str(other.get("run", "")).partition("#")[0].split("/")
     if len(parts) != 5 or parts[0] != socket.gethostname() or not parts[3].isdigit():
         return False
     boot, namespace, pid, start = parts[1], parts[2], int(parts[3]), parts[4]
     if not boot or not boot_id() or (boot == boot_id() and namespace != pid_namespace()):
         return False
     return boot != boot_id() or started(pid) != start
+
+
+def is_alive(other: Mapping[str, Any]) -> bool:
+    """True only when that run is known to go on: it runs on this machine."""
+    parts = str(other.get("run", "")).partition("#")[0].split("/")
+    if len(parts) != 5 or parts[:3] != [socket.gethostname(), boot_id(), pid_namespace()] or not parts[3].isdigit():
+        return False
+    return bool(boot_id()) and started(int(parts[3])) == parts[4] != ""
 
 
 def describe(other: Mapping[str, Any]) -> str:

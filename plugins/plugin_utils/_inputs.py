@@ -65,11 +65,12 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     shared = source.variables(source.hosts[0])
 
     def value(name: str, default: Any) -> Any:
-        return source.template(shared[name], shared) if name in shared else default
+        return _filled(source, shared[name], shared, name, problems, default) if name in shared else default
 
     verb = str(value("rollout_verb", "upgrade"))
-    declared = "rollout_rings" in shared
-    rings, found = parse_rings(value("rollout_rings", None))
+    raw_rings = value("rollout_rings", None)
+    declared = raw_rings is not None
+    rings, found = parse_rings(raw_rings)
     problems += found
     raw_release = value("rollout_release", None)
     release: Release | None = NO_RELEASE
@@ -78,6 +79,12 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems += found
     members, found = read_hosts(source, rings, verb, (release or NO_RELEASE).version)
     problems += found
+    lease = value("rollout_lease", 1800)
+    problems += [
+        Problem(f"ring {ring.name}, soak", ring.soak, f"must be shorter than rollout_lease ({lease} s), or another run may settle the hosts that soak")
+        for ring in rings
+        if str(lease).isdigit() and ring.soak >= int(str(lease))
+    ]
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
@@ -104,43 +111,59 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
     problems: list[Problem] = []
     seen: set[tuple[int, int]] = set()
     roles: set[tuple[str, str]] = set()
+    shared = source.variables(source.hosts[0])
     for host in source.hosts:
         variables = source.variables(host)
         names = claimed.get(host, [])
         own = variables.get("rollout_ring")
         if own is not None:
-            own = str(source.template(own, variables))
+            own = str(_filled(source, own, variables, f"host {host}, rollout_ring", problems, names[0] if names else ""))
             names = names if own in names else [*names, own]
-        pinned, problem = _pin(variables.get("rollout_pin"), version, source, variables)
-        problems += [Problem(f"host {host}, rollout_pin", variables.get("rollout_pin"), problem)] if problem else []
-        members.append(Member(host, tuple(names), _hold(variables.get("rollout_hold"), source, variables) or pinned))
+        pin = _filled(source, variables.get("rollout_pin"), variables, f"host {host}, rollout_pin", problems, None)
+        pinned, problem = _pin(pin, version)
+        problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
+        hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
+        members.append(Member(host, tuple(names), hold or pinned))
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
-                role = str(source.template(variables.get(name) or "", variables))
+                role = str(_filled(source, variables.get(name) or "", variables, f"host {host}, {name}", problems, ""))
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
+            if variables.get("rollout_release") != shared.get("rollout_release"):
+                problems.append(Problem(f"host {host}, rollout_release", variables.get("rollout_release"), "a rollout has one release: give it as extra vars"))
         paths, checks = variables.get("rollout_paths"), variables.get("rollout_checks")
         if verb != "status" and (id(paths), id(checks)) not in seen:
             seen.add((id(paths), id(checks)))
-            problems += path_problems(paths, f"host {host}, rollout_paths")
-            problems += check_problems(checks, f"host {host}, rollout_checks")
+            for name, raw, judge in (("rollout_paths", paths, path_problems), ("rollout_checks", checks, check_problems)):
+                where = f"host {host}, {name}"
+                whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
+                problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
+            problems += scalar_problems(source, variables, f"host {host}, ")
     return members, problems
 
 
-def _hold(raw: Any, source: Source, variables: Mapping[str, Any]) -> str | None:
-    value = source.template(raw, variables) if raw is not None else False
+def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, problems: list[Problem], default: Any) -> Any:
+    """The value with its templates filled in; one that cannot be is a problem like any other."""
+    try:
+        return source.template(raw, variables)
+    except ValueError as error:
+        problems.append(Problem(where, raw, str(error)))
+        return default
+
+
+def _hold(value: Any) -> str | None:
     if isinstance(value, str) and value.strip().lower() not in ("", "true", "yes", "false", "no"):
         return value
-    on = value is True or (isinstance(value, str) and value.strip().lower() in ("true", "yes"))
+    on = value.strip().lower() in ("true", "yes") if isinstance(value, str) else bool(value)
     return "rollout_hold is set in the inventory" if on else None
 
 
-def _pin(raw: Any, version: str, source: Source, variables: Mapping[str, Any]) -> tuple[str | None, str]:
+def _pin(raw: Any, version: str) -> tuple[str | None, str]:
     """Why a pinned host does not take the version, if it does not; and what is wrong with its pin, if anything is."""
     if raw is None or not version:
         return None, ""
-    pin = str(source.template(raw, variables)).strip()
+    pin = str(raw).strip()
     if pin == version:
         return None, ""
     try:
@@ -150,6 +173,44 @@ def _pin(raw: Any, version: str, source: Source, variables: Mapping[str, Any]) -
     except InvalidVersion:
         return None, f"the version {version} of the release has no order; pin to exactly one version"
     return (None if fits else f"pinned to {pin}"), ""
+
+
+SCALARS = {
+    "rollout_payload_timeout": 1,
+    "rollout_step_timeout": 1,
+    "rollout_lease": 1,
+    "rollout_keep": 1,
+    "rollout_min_free": 0,
+}
+
+
+def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:
+    """Numbers and lists that every host is given, checked before one of them is touched."""
+    problems: list[Problem] = []
+    for name, least in SCALARS.items():
+        value = _filled(source, variables.get(name, least), variables, f"{where}{name}", problems, least)
+        if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < least:
+            problems.append(Problem(f"{where}{name}", value, f"write a whole number from {least} on, without a unit"))
+    for name in ("rollout_services", "rollout_restart"):
+        value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
+    step = variables.get("rollout_step_timeout", 300)
+    longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
+    if str(step).isdigit() and longest >= int(str(step)):
+        problems.append(
+            Problem(f"{where}rollout_step_timeout", step, f"must be longer than the longest deadline of rollout_checks ({longest:g} s), which it would cut off")
+        )
+    if str(variables.get("rollout_payload", ARCHIVE)) == ARCHIVE and not variables.get("archive_dest"):
+        problems.append(Problem(f"{where}archive_dest", variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))
+    return problems
+
+
+def deadline_of(check: Mapping[str, Any]) -> float:
+    try:
+        return float(check.get("deadline", 30))
+    except (TypeError, ValueError):
+        return 0.0  # a template, or reported by the checks' own validation
 
 
 def path_problems(paths: Any, where: str) -> list[Problem]:
@@ -193,6 +254,7 @@ def release_problems(release: Release, payload: str) -> list[Problem]:
 
 def artifact_problems(path: str, sha256: str, size: int, where: str) -> list[Problem]:
     """An artifact on the controller must be there, as long as it says and with the digest it says."""
+    path = os.path.expanduser(path)
     try:
         found = os.stat(path).st_size
         if found != size:

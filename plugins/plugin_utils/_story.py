@@ -18,6 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, 
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
+    Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
 

@@ -77,7 +77,7 @@ class StrategyModule(HostPinned):
             for line in _story.fork_lines(self._inputs.plan, self._core.width):
                 self._say(line)
         try:
-            code = super().run(iterator, play_context)
+            code = self._run_to_the_end(iterator, play_context)
         except (KeyboardInterrupt, AnsibleError):
             self._last_words()
             raise
@@ -91,12 +91,22 @@ class StrategyModule(HostPinned):
             self._write_json(self._inputs.json_file)
         return code
 
+    def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:
+        """Core ends a whole run for an error in one included file. Then the hosts in change still get their rescue, once."""
+        try:
+            return super().run(iterator, play_context)
+        except WorkerDied as error:
+            why = str(error)
+        except AnsibleError as error:
+            why = str(error)
+        display.error(why)
+        self._core.give_up_tasks()
+        self._driver.abort(f"the run failed: {why}")
+        return super().run(iterator, play_context)
+
     def get_hosts_left(self, iterator: Any) -> list[Any]:
         """The seam: whoever is in this list may receive tasks."""
-        try:
-            return self._core.as_list(self._driver.hosts_left())
-        except WorkerDied:
-            raise AnsibleError("A worker process of this controller was killed. The next upgrade settles the hosts in change.") from None
+        return self._core.as_list(self._driver.hosts_left())
 
     # --- what people read ---
 

@@ -51,6 +51,12 @@ class Host:
     def copy(self, source: Path, path: str) -> None:
         call(["podman", "cp", str(source), f"{self.container}:{path}"])
 
+    def usage(self) -> Path:
+        """The file in which the kernel counts the host's CPU time, of control groups 1 or 2."""
+        group = call(["podman", "inspect", "--format", "{{.State.CgroupPath}}", self.container]).strip("/\n").removesuffix("/init.scope")
+        first, second = Path("/sys/fs/cgroup/cpuacct", group, "cpuacct.usage"), Path("/sys/fs/cgroup", group, "cpu.stat")
+        return first if first.exists() else second
+
     def reset(self) -> None:
         self.run("sh /root/reset")
         self.await_version("1.0")
@@ -81,6 +87,7 @@ class Fleet:
         self.directory, self.size, self.keep = directory, size, keep
         self.inventory = directory / "fleet.yml"
         self.hosts: list[Host] = []
+        self._usage: list[Path] = []
         self.key = directory / "id_ed25519"
 
     def __enter__(self) -> Fleet:
@@ -124,6 +131,13 @@ class Fleet:
             host.copy(BENCH / "counting-python", "/usr/local/bin/counting-python")
 
         self.each(one)
+        self._usage = self.each(Host.usage)
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds that all hosts have used since they were started."""
+        return sum(
+            int(path.read_text()) / 1e9 if path.name == "cpuacct.usage" else int(path.read_text().split()[1]) / 1e6 for path in self._usage
+        )
 
     def reset(self) -> None:
         """Every host at 1.0, its disk quiet."""

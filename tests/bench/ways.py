@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,14 @@ SSH_OPTIONS = (
     "-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
     "-o LogLevel=ERROR -o IdentitiesOnly=yes"
 )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an upgrade of the whole fleet took: the clock's seconds, and the CPUs' on the controller and on the hosts together."""
+
+    seconds: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -64,24 +73,30 @@ class Runner:
         self._kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         (work / "addresses").write_text("".join(f"{host.address}\n" for host in fleet.hosts))
 
-    def __call__(self, way: Way, extra: tuple[str, ...] = ()) -> float:
-        """Seconds that the way took. BenchError when it failed or left a host behind."""
+    def __call__(self, way: Way, extra: tuple[str, ...] = ()) -> Cost:
+        """BenchError when the way failed or left a host behind."""
         self.fleet.disconnect(self._sockets)
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         self.fleet.reset()
         argv, environment = way.command(self.fleet, self.work, self._sockets)
         log = self.work / f"{way.name}.log"
+        cpu = self._cpu_seconds()
         # A file: a kept connection would hold a pipe open.
         with log.open("wb") as out:
             began = monotonic()
             done = subprocess.run([*argv, *extra], env={**self._kept, **environment}, cwd=self.work, stdin=subprocess.DEVNULL,
                                   stdout=out, stderr=subprocess.STDOUT, timeout=600)
             seconds = monotonic() - began
+        cpu = self._cpu_seconds() - cpu
         if done.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             raise BenchError(f"{way.label} gave {done.returncode}; the end of {log}:\n{tail}")
         self.fleet.each(lambda host: host.await_version("2.0", timeout=0))
-        return seconds
+        return Cost(seconds, cpu)
+
+    def _cpu_seconds(self) -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return self.fleet.cpu_seconds() + children.ru_utime + children.ru_stime
 
     def python_starts(self, way: Way) -> float | None:
         """Remote module runs per host, counted in a run that is not measured; None for a way without modules."""

@@ -126,10 +126,10 @@ class Shop:
         return path
 
     def start(self, version: str, *, rings: Any = None, payload: str = "", verb: str = "upgrade", **options: Any) -> Run:
-        """An upgrade to this version, running. Other keywords are those of the playbook, or extra vars if they begin with rollout_."""
+        """An upgrade to this version, running. Other keywords are the playbook's, or extra vars if they begin with rollout_ or hangs_."""
         extra = {"rollout_release": self.release(version), **({"rollout_rings": rings} if rings else {}),
                  **({"rollout_payload": payload} if payload else {}),
-                 **{name: options.pop(name) for name in list(options) if name.startswith("rollout_")}}
+                 **{name: options.pop(name) for name in list(options) if name.startswith(("rollout_", "hangs_"))}}
         args = ("-i", str(self.inventory), *options.pop("args", ()))
         env = {"ANSIBLE_ROLES_PATH": str(HERE / "roles"), **options.pop("env", {})}
         return self.playbook.start(verb, extra, args=args, env=env, **options)

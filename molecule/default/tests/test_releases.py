@@ -88,7 +88,7 @@ def test_a_payload_that_raises_is_undone_to_the_last_byte(shop: Shop) -> None:
 
 
 def test_a_payload_past_its_deadline_leaves_nothing_running(shop: Shop) -> None:
-    result = shop.upgrade(GOOD, payload="hangs", rollout_payload_timeout=4)
+    result = shop.upgrade(GOOD, payload="hangs", hangs_stubborn=True, rollout_payload_timeout=4)
     assert result.rc == 2, str(result)
     (canary,) = [name for name, state in result.states.items() if state == "restored"]
     shop.verify({canary: f"restored {GOOD}"})

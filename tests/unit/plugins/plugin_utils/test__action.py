@@ -56,12 +56,12 @@ VERBS = [(begin, "begin", 0), (health, "health", 0), (commit, "commit", 0), (res
 @pytest.mark.parametrize("module, verb, resets", VERBS)
 def test_the_module_of_the_same_name_runs_for_this_run(module: Any, verb: str, resets: int) -> None:
     plugin, calls = make(module, {"state_dir": "/srv/state"})
-    result = plugin.run(None, {"some": "variable"})
+    result = plugin.run(None, {"inventory_hostname": "web1"})
     assert calls == [
         {
             "module_name": f"onprem.rollout.{verb}",
-            "module_args": {"state_dir": "/srv/state", "holder": holder()},
-            "task_vars": {"some": "variable"},
+            "module_args": {"state_dir": "/srv/state", "holder": holder("web1")},
+            "task_vars": {"inventory_hostname": "web1"},
         }
     ]
     assert calls[0]["module_args"]["holder"]["pid"] == os.getppid()

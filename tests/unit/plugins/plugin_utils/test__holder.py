@@ -14,22 +14,23 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 
 
 def run_of(process: int, **changes: str) -> dict[str, str]:
-    parts = dict(zip(("host", "boot", "namespace", "pid", "start"), _holder.holder()["run"].split("/"), strict=True))
+    parts = dict(zip(("host", "boot", "namespace", "pid", "start"), _holder.holder("web1")["run"].partition("#")[0].split("/"), strict=True))
     parts |= {"pid": str(process), "start": _holder.started(process), **changes}
     return {"run": "/".join(parts.values())}
 
 
 def test_all_tasks_of_one_run_have_the_same_holder():
-    assert _holder.holder() == _holder.holder()
-    assert _holder.holder()["pid"] == os.getppid()
+    assert _holder.holder("web1") == _holder.holder("web1")
+    assert _holder.holder("web1")["run"] != _holder.holder("web2")["run"]
+    assert _holder.holder("web1")["pid"] == os.getppid()
 
 
 def test_a_run_is_gone_when_its_process_is():
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     other = run_of(process.pid)
-    assert not _holder.is_gone(other)
+    assert (_holder.is_gone(other), _holder.is_alive(other)) == (False, True)
     process.communicate()
-    assert _holder.is_gone(other)
+    assert (_holder.is_gone(other), _holder.is_alive(other)) == (True, False)
 
 
 CASES = [
@@ -45,6 +46,7 @@ CASES = [
 @pytest.mark.parametrize("name, changes, gone", CASES, ids=[case[0] for case in CASES])
 def test_only_what_is_known_to_be_gone_is_gone(name, changes, gone):
     assert _holder.is_gone(run_of(os.getpid(), **changes)) is gone
+    assert not _holder.is_alive(run_of(os.getpid(), **changes))
 
 
 @pytest.mark.parametrize("other", [{}, {"run": ""}, {"run": None}, {"run": "a/b"}])
@@ -54,4 +56,4 @@ def test_a_holder_that_cannot_be_understood_is_taken_for_alive(other):
 
 def test_the_job_of_awx_is_named(monkeypatch):
     monkeypatch.setenv("AWX_JOB_ID", "4711")
-    assert "job 4711" in _holder.describe(_holder.holder())
+    assert "job 4711" in _holder.describe(_holder.holder("web1"))

@@ -43,6 +43,8 @@ class Inventory:
         return {**self.shared, **self.hostvars[host]}
 
     def template(self, value, variables):
+        if value == "{{ nowhere }}":
+            raise ValueError("cannot be templated: 'nowhere' is undefined")
         return variables[value[3:-3]] if isinstance(value, str) and value.startswith("{{ ") else value
 
     def members(self, pattern):
@@ -69,7 +71,7 @@ def test_good_input_becomes_a_plan():
 
 
 HOLDS = [
-    (True, True), ("yes", True), ("true", True), (False, False), ("false", False), ("", False), (None, False),
+    (1, True), (0, False),     (True, True), ("yes", True), ("true", True), (False, False), ("false", False), ("", False), (None, False),
     ("audit", "audit"), ("{{ why }}", "said so"),
 ]  # fmt: skip
 
@@ -109,7 +111,16 @@ BAD = [
     ({"rollout_drain": "nobody"}, "host a, rollout_drain"),
     ({"hostvars": {"a": {}, "b": {"rollout_rejoin": "nobody"}}}, "host b, rollout_rejoin"),
     ({"rollout_json": "/nowhere/at/all.json"}, "rollout_json"),
-    ({"rollout_payload": _inputs.ARCHIVE}, "rollout_release.artifacts"),
+    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop"}, "rollout_release.artifacts"),
+    ({"rollout_payload_timeout": "10m"}, "host a, rollout_payload_timeout"),
+    ({"rollout_step_timeout": "5m"}, "host a, rollout_step_timeout"),
+    ({"rollout_step_timeout": 20}, "host a, rollout_step_timeout"),
+    ({"rollout_keep": "many"}, "host a, rollout_keep"),
+    ({"rollout_min_free": -1}, "host a, rollout_min_free"),
+    ({"rollout_services": "shop.service"}, "host a, rollout_services"),
+    ({"rollout_restart": "systemctl restart shop"}, "host a, rollout_restart"),
+    ({"hostvars": {"a": {}, "b": {"rollout_release": {"name": "other", "version": "1.9"}}}}, "host b, rollout_release"),
+    ({"rollout_rings": [{"name": "standard", "soak": 3600}], "rollout_lease": 600}, "ring standard, soak"),
     ({"rollout_reconnect_timeout": "soon"}, "rollout_reconnect_timeout"),
     ({"hostvars": {"a": {"rollout_ring": "night"}}}, "host a, rollout_ring"),
     ({"groups": {"rollout_early": ["a"], "rollout_critical": ["a"]}}, "host a"),
@@ -134,6 +145,16 @@ def test_what_all_hosts_share_is_reported_once():
 
 def test_templates_are_left_for_the_host():
     assert problems_of(rollout_paths=["{{ app }}"], rollout_checks=[{"type": "tcp", "port": "{{ port }}"}]) == []
+
+
+def test_a_list_that_is_one_template_is_read():
+    assert problems_of(rollout_paths="{{ base }}", base=["/opt"]) == []
+    assert [where for where, _text in problems_of(rollout_paths="{{ base }}", base=["opt"])] == ["host a, rollout_paths"]
+
+
+def test_what_cannot_be_templated_is_a_problem_among_the_others():
+    found = [where for where, _text in problems_of(rollout_rings="{{ nowhere }}", rollout_keep=0)]
+    assert found == ["rollout_rings", "host a, rollout_keep"]
 
 
 def test_status_needs_neither_release_nor_payload():

@@ -1,0 +1,120 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What this run has learned of one host, from what its tasks reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import State
+
+RESTORE_OUTCOMES = {
+    "restored": State.RESTORED,
+    "committed": State.COMMITTED,
+    "untouched": State.REFUSED,
+    "restore_failed": State.RESTORE_FAILED,
+}
+
+
+class Report(Protocol):
+    """The result of one task; see L(_core.Report). kind: ok, failed, ignored or unreachable; verb: of our modules, or empty."""
+
+    kind: str
+    host: str
+    task: str
+    verb: str
+    data: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class HostRun:
+    """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
+    restoring: it is in its rescue; reverted: not for a failure of its own; outcome: once it is known."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    heard: bool = False
+    begun: bool = False
+    outcome: State | None = None
+    why: str = ""
+    dark: str = ""
+    half_done: bool = False
+    settling: bool = False
+    restoring: bool = False
+    reverted: bool = False
+    turn_back: bool = False
+    give_up_at: float = 0.0
+    retry_at: float = 0.0
+
+    def hear(self, report: Report) -> None:
+        """A task ended."""
+        if report.kind == "unreachable":
+            self.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
+        else:
+            getattr(self, f"_after_{report.verb}", self._after_other)(report)
+
+    def _after_settle(self, report: Report) -> None:
+        self._after_other(report)
+        self.heard = report.kind == "ok"
+        self.record = report.data.get("record") or self.record
+        self.half_done = self.half_done or bool(report.data.get("abandoned"))
+
+    def _after_host_info(self, report: Report) -> None:
+        self._after_settle(report)
+        self.facts = report.data
+
+    def _after_begin(self, report: Report) -> None:
+        self._after_other(report)
+        if report.kind == "ok":
+            self.begun = report.data.get("outcome") != "skipped"
+            self.outcome = None if self.begun else State.SKIPPED
+        elif report.data.get("refused"):
+            self.outcome = State.REFUSED
+
+    def _after_commit(self, report: Report) -> None:
+        self._after_other(report)
+        if report.kind == "ok" and report.data.get("outcome") == "committed":
+            self.outcome = State.COMMITTED
+
+    def _after_restore(self, report: Report) -> None:
+        outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))
+        if report.kind == "ok" and outcome is not None:
+            if not self.begun and outcome is State.COMMITTED:
+                outcome = State.REFUSED  # an earlier transaction of this run answered
+            if outcome is State.REFUSED and self.reverted:
+                outcome = State.HELD
+            self.outcome = self.outcome or outcome
+            self.facts = report.data
+        elif report.kind == "failed" and (report.data.get("timedout") or report.data.get("reason") == "locked") and self.begun:
+            self.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
+        elif report.kind == "failed" and not self.begun and outcome is None:
+            self.outcome = State.REFUSED
+        elif report.kind == "failed":
+            self.outcome = State.RESTORE_FAILED
+            self.why = f"{self.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
+
+    def _after_other(self, report: Report) -> None:
+        if report.kind == "failed" and self.restoring:
+            self.why = f"{self.why}; then {report.task!r} failed: {report.data.get('msg', '')}".lstrip("; ")
+        elif report.kind == "failed":
+            self.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
+
+
+def failed_checks(result: Mapping[str, Any]) -> str:
+    """The required checks that failed, in few words: which, what was seen, what was expected, after how long."""
+    bad = [check for check in result.get("checks") or [] if not check.get("ok") and check.get("level") == "required"]
+    return "; ".join(
+        f"check {check.get('name')}: saw {str(check.get('seen'))[:120]}, expected {check.get('expected')}, "
+        f"{check.get('attempts')} times in {float(check.get('seconds') or 0):.1f} s"
+        for check in bad
+    )
+
+
+def in_progress(record: Mapping[str, Any]) -> bool:
+    """A transaction of the host's record is neither committed nor restored."""
+    transaction = record.get("transaction") or {}
+    return transaction.get("phase") not in (None, "committed", "restored")
