@@ -7,8 +7,8 @@
 Each step takes the host lock, reads the record, judges it, and writes the next phase before it acts on it.
 """
 
+import os
 import time
-import uuid
 from typing import Any, Callable, Dict, List, Tuple
 
 from . import _services, _snapshot
@@ -140,12 +140,12 @@ def _open(
 ) -> Tuple[Record, Dict[str, Any]]:
     now = clock()
     transaction = {
-        "id": uuid.uuid4().hex,
+        "id": os.urandom(16).hex(),
         "rollout": options["rollout"],
         "holder": options["holder"],
         "release": options["release"],
         "previous": record["installed"],
-        "snapshot": "{0}-{1}".format(iso(now).replace(":", "").replace("-", ""), uuid.uuid4().hex[:8]),
+        "snapshot": "{0}-{1}".format(iso(now).replace(":", "").replace("-", ""), os.urandom(4).hex()),
         "began": iso(now),
         "updated": iso(now),
         "lease": options["lease"],

@@ -18,16 +18,16 @@ from typing import IO
 CHUNK = 1024 * 1024
 
 
-def problem(path: str, size: int, sha256: str, memo: str) -> str | None:
-    """Why this file is not the declared artifact, as a sentence; None when it is. memo: a directory of this run."""
+def problem(path: str, size: int, sha256: str, memo: str | None) -> str | None:
+    """Why this file is not the declared artifact, as a sentence; None when it is. memo: a directory of this run, if there is one."""
     try:
         with open(path, "rb") as source:
             found = os.fstat(source.fileno())
             if found.st_size != size:
                 return f"The artifact {path} has {found.st_size} bytes, but its release declares {size}. Build or copy it again, or correct size"
             key = f"{os.path.realpath(path)}\0{found.st_dev}\0{found.st_ino}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}"
-            known = Path(memo) / f"artifact-{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()}"
-            digest = _recall(known) or _remember(known, _digest(source))
+            known = Path(memo) / f"artifact-{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()}" if memo else None
+            digest = (_recall(known) or _remember(known, _digest(source))) if known else _digest(source)
     except OSError as error:
         return f"The artifact {path} cannot be read: {error.strerror}. Copy it there, or correct path"
     if digest != sha256:

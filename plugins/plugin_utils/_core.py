@@ -301,6 +301,11 @@ class Core:
         self._length = len(padded)
         return padded
 
+    def await_result(self) -> None:
+        """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""
+        if not self._strategy._results:
+            time.sleep(0.005)
+
     def dead_worker(self) -> bool:
         return bool(self._tqm.has_dead_workers())
 

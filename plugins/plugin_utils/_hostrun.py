@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ansible_collections.onprem.rollout.plugins.module_utils import _checks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import State
 
 RESTORE_OUTCOMES = {
@@ -105,13 +106,9 @@ class HostRun:
 
 
 def failed_checks(result: Mapping[str, Any]) -> str:
-    """The required checks that failed, in few words: which, what was seen, what was expected, after how long."""
-    bad = [check for check in result.get("checks") or [] if not check.get("ok") and check.get("level") == "required"]
-    return "; ".join(
-        f"check {check.get('name')}: saw {str(check.get('seen'))[:120]}, expected {check.get('expected')}, "
-        f"{check.get('attempts')} times in {float(check.get('seconds') or 0):.1f} s"
-        for check in bad
-    )
+    """The required checks that failed: which, what was seen, what was expected, after how long."""
+    bad = _checks.failed(list(result.get("checks") or []))
+    return f"check {_checks.describe(bad)}" if bad else ""
 
 
 def in_progress(record: Mapping[str, Any]) -> bool:

@@ -10,7 +10,6 @@ Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depend
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Problem,
@@ -248,29 +248,6 @@ def release_problems(release: Release, payload: str) -> list[Problem]:
     for index, artifact in enumerate(release.artifacts):
         if not artifact.is_url:
             where = f"rollout_release.artifacts[{index}].path"
-            problems += artifact_problems(artifact.location, artifact.sha256, artifact.size, where)
+            why = _artifact.problem(os.path.expanduser(artifact.location), artifact.size, artifact.sha256, None)
+            problems += [Problem(where, artifact.location, f"{why}; relative paths are looked for in {os.getcwd()}")] if why else []
     return problems
-
-
-def artifact_problems(path: str, sha256: str, size: int, where: str) -> list[Problem]:
-    """An artifact on the controller must be there, as long as it says and with the digest it says."""
-    path = os.path.expanduser(path)
-    try:
-        found = os.stat(path).st_size
-        if found != size:
-            return [Problem(where, path, f"has {found} bytes, the release says {size}; build it again or correct the release")]
-        digest = file_digest(path)
-    except OSError as error:
-        place = f"looked in {os.getcwd()}" if not os.path.isabs(path) else "looked at that very path"
-        return [Problem(where, path, f"cannot be read: {error.strerror}; {place}")]
-    if digest != sha256:
-        return [Problem(where, path, f"has the SHA-256 {digest}, the release says {sha256}; do not install it before you know why")]
-    return []
-
-
-def file_digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

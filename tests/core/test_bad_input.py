@@ -53,7 +53,7 @@ CASES = [
     (
         "archive",
         {"rollout_payload": "onprem.rollout.archive", "rollout_release": release("nowhere.tar.gz")},
-        ["nowhere.tar.gz", "No such file", "looked in"],
+        ["nowhere.tar.gz", "No such file", "looked for in"],
     ),
     ("archive without artifact", {"rollout_payload": "onprem.rollout.archive"}, ["rollout_release.artifacts"]),
 ]
@@ -77,7 +77,7 @@ def test_an_artifact_that_is_too_short_or_another(fleet):
     artifact = hosts.root / "shop.tar.gz"
     artifact.write_bytes(b"0123456789")
     short = hosts.run(rollout_release=release(str(artifact), size=11))
-    assert "has 10 bytes, the release says 11" in " ".join(short.out.split())
+    assert "has 10 bytes, but its release declares 11" in " ".join(short.out.split())
     other = hosts.run(rollout_release=release(str(artifact)))
     assert hashlib.sha256(b"0123456789").hexdigest() in other.out.replace("\n", "").replace(" ", "")
     assert hosts.untouched("standard0")

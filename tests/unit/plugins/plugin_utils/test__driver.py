@@ -76,6 +76,9 @@ class Stage:
     def restrict(self, hosts) -> None:
         self.calls.append(("restrict", tuple(hosts)))
 
+    def await_result(self) -> None:
+        self.calls.append(("await_result",))
+
     def dead_worker(self) -> bool:
         return self.dead
 
