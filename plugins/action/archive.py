@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -16,7 +17,9 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.rollout.plugins.module_utils._releases import Releases
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _light
+
+INLINE = 1 << 20  # bytes of an artifact that go to the host with the module instead of by a transfer of their own
 
 
 class ActionModule(ActionBase):
@@ -28,17 +31,20 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         path = arguments.pop("path", None)
         parent = os.getppid()
+        attachment = None
         try:
             if path:
                 source = self._verified(str(path), arguments)
                 if not self._task.check_mode and not self._has(arguments):
-                    arguments["src"] = self._transfer(source)
+                    if os.path.getsize(source) <= INLINE and _light.possible(self, "archive", arguments, task_vars or {}):
+                        attachment = ("src", Path(source).read_bytes())
+                    else:
+                        arguments["src"] = self._transfer(source)
             # Since ansible-core 2.18 workers have a session of their own: one may outlive a killed ansible-playbook in a
             # long transfer, and would then change a host that the next run has settled already.
             if os.getppid() != parent:
                 raise AnsibleActionFail("The ansible-playbook of this task is gone. The next run settles this host; nothing was installed.")
-            answer = self._execute_module(module_name="onprem.rollout.archive", module_args=arguments, task_vars=task_vars)
-            result.update(answer)
+            result.update(_light.run(self, "archive", arguments, task_vars or {}, attachment))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result

@@ -15,7 +15,7 @@ import os
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from . import _fetch, _process, _unpack
+from . import _process, _unpack
 from ._errors import Refused, RolloutError
 from ._releases import Releases
 from ._store import remove_quietly
@@ -71,6 +71,8 @@ def act(releases: Releases, options: Options, intent: Intent) -> None:
 
 def _unpack_release(releases: Releases, options: Options, marker: Dict[str, Any]) -> None:
     version, url = options["version"], options["url"]
+    from . import _fetch  # here, because importing an HTTP client costs more than most of what a host does
+
     path = releases.download_path(version) if url else options["src"]
     if not path:
         raise Refused(

@@ -154,6 +154,26 @@ from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refu
 from ansible_collections.onprem.rollout.plugins.module_utils._releases import Releases
 from ansible_collections.onprem.rollout.plugins.module_utils._unpack import MAX_BYTES
 
+ARGUMENTS: Dict[str, Any] = {
+    "argument_spec": {
+        "path": {"type": "path"},
+        "src": {"type": "path"},
+        "url": {"type": "str"},
+        "size": {"type": "int", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "dest": {"type": "path", "required": True},
+        "version": {"type": "str", "required": True},
+        "strip": {"type": "int", "default": 0},
+        "unit": {"type": "str"},
+        "command": {"type": "list", "elements": "str"},
+        "timeout": {"type": "int", "default": 300},
+        "keep": {"type": "int", "default": 3},
+        "max_bytes": {"type": "int", "default": MAX_BYTES},
+    },
+    "mutually_exclusive": [("path", "src", "url"), ("unit", "command")],
+    "supports_check_mode": True,
+}
+
 
 def _validate(params: Dict[str, Any]) -> None:
     wrong = [
@@ -199,27 +219,7 @@ def run(module: AnsibleModule) -> Tuple[bool, Dict[str, Any], Dict[str, Any]]:
 
 
 def main() -> None:
-    """Wire the options to run()."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path"},
-            "src": {"type": "path"},
-            "url": {"type": "str"},
-            "size": {"type": "int", "required": True},
-            "sha256": {"type": "str", "required": True},
-            "dest": {"type": "path", "required": True},
-            "version": {"type": "str", "required": True},
-            "strip": {"type": "int", "default": 0},
-            "unit": {"type": "str"},
-            "command": {"type": "list", "elements": "str"},
-            "timeout": {"type": "int", "default": 300},
-            "keep": {"type": "int", "default": 3},
-            "max_bytes": {"type": "int", "default": MAX_BYTES},
-        },
-        mutually_exclusive=[("path", "src", "url"), ("unit", "command")],
-        supports_check_mode=True,
-    )
-    finish(module, run)
+    finish(AnsibleModule(**ARGUMENTS), run)
 
 
 if __name__ == "__main__":

@@ -138,11 +138,32 @@ reason:
   type: str
 """
 
+
+from typing import Any, Dict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, Refused, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
 from ansible_collections.onprem.rollout.plugins.module_utils._transaction import begin
+
+ARGUMENTS: Dict[str, Any] = {
+    "argument_spec": {
+        "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
+        "holder": {"type": "dict", "default": {}},
+        "rollout": {"type": "str", "required": True},
+        "release": {"type": "dict", "required": True},
+        "paths": {"type": "list", "elements": "str", "default": []},
+        "services": {"type": "list", "elements": "str", "default": []},
+        "restart": {"type": "list", "elements": "str", "default": []},
+        "checks": {"type": "list", "elements": "dict", "default": []},
+        "abandoned": {"type": "str", "default": ""},
+        "min_free": {"type": "int", "default": 64 * 1024 * 1024},
+        "lease": {"type": "int", "default": 1800},
+        "keep": {"type": "int", "default": 3},
+    },
+    "supports_check_mode": True,
+}
 
 
 def run(module: AnsibleModule) -> Outcome:
@@ -164,24 +185,7 @@ def run(module: AnsibleModule) -> Outcome:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
-            "holder": {"type": "dict", "default": {}},
-            "rollout": {"type": "str", "required": True},
-            "release": {"type": "dict", "required": True},
-            "paths": {"type": "list", "elements": "str", "default": []},
-            "services": {"type": "list", "elements": "str", "default": []},
-            "restart": {"type": "list", "elements": "str", "default": []},
-            "checks": {"type": "list", "elements": "dict", "default": []},
-            "abandoned": {"type": "str", "default": ""},
-            "min_free": {"type": "int", "default": 64 * 1024 * 1024},
-            "lease": {"type": "int", "default": 1800},
-            "keep": {"type": "int", "default": 3},
-        },
-        supports_check_mode=True,
-    )
-    finish(module, run)
+    finish(AnsibleModule(**ARGUMENTS), run)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,19 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _record, _transaction
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError, finish
 
+ARGUMENTS: Dict[str, Any] = {
+    "argument_spec": {
+        "checks": {"type": "list", "elements": "dict"},
+        "interval": {"type": "str", "default": "1s"},
+        "deadline": {"type": "str", "default": "30s"},
+        "consecutive": {"type": "int", "default": 1},
+        "in_transaction": {"type": "bool", "default": False},
+        "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
+        "holder": {"type": "dict"},
+    },
+    "supports_check_mode": True,
+}
+
 
 def _move(module: AnsibleModule, step: Any) -> Tuple[bool, Dict[str, Any]]:
     """Move the phase of our transaction; whether it moved, and the transaction."""
@@ -192,20 +205,7 @@ def run(module: AnsibleModule) -> Tuple[bool, Dict[str, Any], Dict[str, Any]]:
 
 
 def main() -> None:
-    """Wire the options to run()."""
-    module = AnsibleModule(
-        argument_spec={
-            "checks": {"type": "list", "elements": "dict"},
-            "interval": {"type": "str", "default": "1s"},
-            "deadline": {"type": "str", "default": "30s"},
-            "consecutive": {"type": "int", "default": 1},
-            "in_transaction": {"type": "bool", "default": False},
-            "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
-            "holder": {"type": "dict"},
-        },
-        supports_check_mode=True,
-    )
-    finish(module, run)
+    finish(AnsibleModule(**ARGUMENTS), run)
 
 
 if __name__ == "__main__":

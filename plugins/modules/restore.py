@@ -89,11 +89,25 @@ reason:
   type: str
 """
 
+
+from typing import Any, Dict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._restore import restore
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
+
+ARGUMENTS: Dict[str, Any] = {
+    "argument_spec": {
+        "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
+        "holder": {"type": "dict", "default": {}},
+        "transaction": {"type": "str"},
+        "reason": {"type": "str", "default": ""},
+        "force": {"type": "bool", "default": False},
+    },
+    "supports_check_mode": True,
+}
 
 
 def run(module: AnsibleModule) -> Outcome:
@@ -109,17 +123,7 @@ def run(module: AnsibleModule) -> Outcome:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
-            "holder": {"type": "dict", "default": {}},
-            "transaction": {"type": "str"},
-            "reason": {"type": "str", "default": ""},
-            "force": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    finish(module, run)
+    finish(AnsibleModule(**ARGUMENTS), run)
 
 
 if __name__ == "__main__":

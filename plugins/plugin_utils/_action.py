@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 
 
@@ -22,7 +23,7 @@ class HostAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.before()
         arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", "")), **self._task.args})
-        result.update(self._execute_module(module_name=f"onprem.rollout.{self.verb}", module_args=arguments, task_vars=task_vars))
+        result.update(_light.run(self, self.verb, arguments, task_vars or {}))
         return result
 
     def before(self) -> None:

@@ -127,6 +127,7 @@ class Fleet:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_DEPRECATION_WARNINGS": "false",
             "ANSIBLE_FORKS": "8",
+            "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_NOCOLOR": "1",
             **(env or {}),
         }

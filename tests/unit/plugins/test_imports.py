@@ -27,6 +27,7 @@ PUBLIC = {
     "ansible.constants",
     "ansible",
     "ansible.module_utils.basic",
+    "ansible.module_utils.common.arg_spec",
     "ansible.module_utils.common.text.converters",
 }
 
