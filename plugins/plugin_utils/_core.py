@@ -89,6 +89,11 @@ def verb_of(task: Any) -> str:
     return str(action)[len(PREFIX) :] if str(action).startswith(PREFIX) else ""
 
 
+def is_set(value: Any) -> bool:
+    """A keyword that the play gives: 0 is a value of max_fail_percentage, and in Python it equals False."""
+    return value is not None and value is not False and value != []
+
+
 class Listener(CallbackBase):
     """Hands every task's result, and the end of the run, to the strategy."""
 
@@ -156,7 +161,7 @@ class Core:
         problems = [
             Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
             for keyword in INSTEAD
-            if getattr(self._play, keyword) not in (None, False, []) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
+            if is_set(getattr(self._play, keyword)) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
         ]
         if C.ANY_ERRORS_FATAL:
             problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
