@@ -75,7 +75,7 @@ def test_without_root_the_default_state_directory_is_refused_by_name(tmp_path):
         assert "or use become" in message
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away; runs as root, as in make test and CI")
 def test_a_state_directory_of_somebody_else_is_refused(tmp_path):
     os.chown(str(tmp_path), 65534, 65534)
     with pytest.raises(Refused, match=r"belongs to uid 65534, but this runs as uid 0"):
