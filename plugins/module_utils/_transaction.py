@@ -49,9 +49,9 @@ def begin(
         if unsettled and not check_mode:
             reason = "found in phase {0} when {1} began".format(record["transaction"]["phase"], label(options["release"]))
             record = settle(state_dir, record, reason, clock, check, command)[0]
-        if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
-            return unsettled and not check_mode, _begun("skipped", record, None, unsettled), _change(before, _summary(record))
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
+        if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
+            return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
         size = _preflight(state_dir, record, paths, options["min_free"])
         if check_mode:
             after = dict(before, phase="changing", release=label(options["release"]))

@@ -12,7 +12,7 @@ description:
   - Takes the host lock, sees that the host is healthy and not held by another run, takes a snapshot and writes the host record.
   - A transaction that this run or a dead one left open is restored first.
   - Nothing is changed on a host that is refused; the result then has RV(refused=true) and a RV(reason).
-  - Does nothing if the release is already installed and no transaction is open.
+  - Does nothing if the release is already installed and no transaction is open; the host must be healthy then as well, for it counts as proof of the release.
 extends_documentation_fragment:
   - onprem.rollout.attributes
   - onprem.rollout.attributes.action

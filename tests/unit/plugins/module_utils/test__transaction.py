@@ -127,15 +127,24 @@ def test_begin_settles_its_own_open_transaction_first(host):
     assert host.record()["history"][-1]["reason"] == "found in phase changing when shop 2.0 began"
 
 
-def test_what_is_installed_is_skipped(host):
+def test_what_is_installed_is_skipped_if_it_is_healthy(host):
+    park(host)
+    host.commit()
+    before = state(host)
+    changed, result, _diff = host.begin()
+    assert (changed, result["outcome"], result["transaction"], result["phase"]) == (False, "skipped", None, "committed")
+    assert [check["ok"] for check in result["checks"]] == [True]
+    assert state(host) == before
+
+
+def test_what_is_installed_and_sick_is_refused_because_it_would_prove_its_wave(host):
     park(host)
     host.commit()
     before = state(host)
     host.healthy = False
-    assert host.begin()[0:2] == (
-        False,
-        {"outcome": "skipped", "transaction": None, "snapshot": None, "phase": "committed", "settled": False, "checks": []},
-    )
+    with pytest.raises(Refused, match="already sick") as caught:
+        host.begin()
+    assert caught.value.reason == "sick"
     assert state(host) == before
 
 
