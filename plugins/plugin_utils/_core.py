@@ -45,11 +45,7 @@ PREFIX = "onprem.rollout."
 DEEPEST = 40
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
-    | {
-        prefix + name
-        for prefix in ("", "ansible.builtin.", "ansible.legacy.")
-        for name in ("gather_facts", "setup", "validate_argument_spec")
-    }
+    | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}
 )
 INSTEAD = {
     "ignore_errors": "leave it out; a payload that failed would be committed",
@@ -128,9 +124,7 @@ class Core:
         self._inventory = strategy._inventory
         self._iterator = iterator
         self._play = iterator._play
-        self._hosts: dict[str, Any] = {
-            host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)
-        }
+        self._hosts: dict[str, Any] = {host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)}
         self._last: dict[str, Any] = {}
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
@@ -168,16 +162,12 @@ class Core:
         for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
             value = context.CLIARGS.get(option)
             if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
-                problems.append(
-                    Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all")
-                )
+                problems.append(Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all"))
         return problems
 
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""
-        values: dict[str, Any] = self._strategy._variable_manager.get_vars(
-            play=self._play, host=self._hosts[host]
-        )
+        values: dict[str, Any] = self._strategy._variable_manager.get_vars(play=self._play, host=self._hosts[host])
         return values
 
     def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
@@ -243,10 +233,7 @@ class Core:
         return False
 
     def _restores(self, tasks: Iterable[Any]) -> bool:
-        return any(
-            self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore"
-            for task in tasks
-        )
+        return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
 
     # --- moving hosts ---
 

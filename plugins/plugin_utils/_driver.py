@@ -82,9 +82,7 @@ class Driver:
         self._to_ask = deque(host for host in self.runs if look_only or host not in held)
         self._asking: dict[str, None] = {}
         self._half_done: list[str] = []
-        self._limits = {
-            host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts
-        }
+        self._limits = {host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts}
         self._active: dict[str, None] = {}
         self._wave: tuple[str, ...] = ()
 

@@ -105,9 +105,7 @@ class Play:
         plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
         self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)))
         self.told = []
-        self.driver = Driver(
-            Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5), self.look_only, lambda: self.now, self.sleep
-        )
+        self.driver = Driver(Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5), self.look_only, lambda: self.now, self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
