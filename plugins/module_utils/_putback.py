@@ -8,314 +8,279 @@ Extras go first, which frees disk; then everything missing or different is made 
 place; a directory gets its mode and time when all below it is done.
 """
 
+import itertools
 import os
 import stat
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Dict, List, Tuple
 
+from . import _attributes
+from ._compare import KINDS, Difference, differences, differs, observe, owner
 from ._errors import RolloutError
-from ._snapshot import intact, object_path
+from ._manifest import Entry, order
+from ._objects import Objects, lost
+from ._snapshot import Snapshot, within
 from ._store import fsync_dir, remove_quietly, show, to_bytes
-from ._tree import DIRECTORY, READ, Entry, describe, digest, enter, listing, parent_of, pump, remove, writable
+from ._tree import READ, describe, enter, parent_of, remove, writable
 
 PASSES = 3
-KINDS = ("replaced", "created", "removed", "metadata")
-
-Difference = NamedTuple("Difference", [("kind", str), ("path", bytes), ("sha256", Optional[str])])
-Source = NamedTuple("Source", [("objects", str), ("temporary", bytes)])
-Node = NamedTuple("Node", [("path", bytes), ("entry", Entry), ("children", Dict[bytes, Any])])
+BATCH = 20000
+LISTED = 1000
+MANY = 200  # from so many paths on, one sync of all file systems is cheaper than an fsync of each
 
 
-def grow(manifest: Dict[str, Any]) -> List[Node]:
-    """The entries of a manifest as trees, one for each snapshot path."""
-    nodes = {}  # type: Dict[bytes, Node]
-    tops = []
-    for entry in manifest["entries"]:
-        path = to_bytes(entry["path"])
-        node = nodes[path] = Node(path, entry, {})
-        parent = nodes.get(os.path.dirname(path))
-        if parent is None:
-            tops.append(node)
-        else:
-            parent.children[os.path.basename(path)] = node
-    return tops
+class Tally:
+    """How much differs, and the first paths by name."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(KINDS, 0)
+        self.listed: List[Tuple[str, bytes]] = []
+
+    def add(self, found: Difference) -> None:
+        self.counts[found.kind] += 1
+        if len(self.listed) < LISTED:
+            self.listed.append((found.kind, found.path))
 
 
-def differences(manifest: Dict[str, Any]) -> List[Difference]:
-    """What putting the snapshot back would change, parents first. Changes nothing."""
-    found = []  # type: List[Difference]
-    for node in grow(manifest):
-        if node.entry["type"] == "absent":
-            found.extend(Difference("removed", path, None) for path in _unwanted(node))
-            continue
-        if not os.path.lexists(os.path.dirname(node.path)):
-            found.extend(_created(node))
-            continue
-        fd = parent_of(node.path)
-        try:
-            found.extend(_differences(node, os.path.basename(node.path), fd))
-        finally:
-            os.close(fd)
+def preview(snapshot: Snapshot) -> Tally:
+    """What put_back() would change."""
+    snapshot.check()
+    found = Tally()
+    for item in differences(snapshot):
+        found.add(item)
     return found
 
 
-def _unwanted(node: Node) -> List[bytes]:
-    """What to remove so that an absent path is absent, and with it the directories that were not there either."""
-    above = [to_bytes(text) for text in node.entry.get("above", [])]  # deepest first
-    for place in reversed(above):
-        if os.path.lexists(place) and (os.path.islink(place) or not os.path.isdir(place)):
-            return [place]  # it was not there, and what it leads to is not ours
-    path = node.path
-    gone = [path] if os.path.lexists(path) else []
-    for place in above:
-        if os.path.lexists(place):
-            if set(os.listdir(place)) - {os.path.basename(path)}:
-                break  # somebody else lives there
-            gone.append(place)
-        path = place
-    return gone
+def put_back(state_dir: str, snapshot: Snapshot) -> Tally:
+    """Make the paths what the snapshot says, prove it by comparing again, and return what differed before."""
+    snapshot.check()
+    first = Tally()
+    with Objects(state_dir) as objects:
+        batch: List[Difference] = []
+        _tidy(snapshot)
+        for found in differences(snapshot):
+            first.add(found)
+            if found.entry.get("sha256") and found.kind in ("created", "replaced") and not objects.intact(found.entry["sha256"]):
+                raise lost(found.path, found.entry["sha256"])
+            if len(batch) < BATCH:
+                batch.append(found)
+        stuck = 0
+        while batch:
+            snapshot.refuse_strangers([(item.entry["uid"], item.entry["gid"]) for item in batch if "uid" in item.entry])
+            with _Hands(objects, snapshot, len(batch) <= MANY) as hands:
+                hands.apply(batch)
+            _tidy(snapshot)
+            before, batch = batch, list(itertools.islice(differences(snapshot), BATCH))
+            stuck = stuck + 1 if batch and batch[0].path == before[0].path else 0
+            if stuck == PASSES:
+                raise RolloutError(
+                    "Put back {0} times, but these still differ from the snapshot {1}: {2}. Stop what writes there, then run restore with force.".format(
+                        PASSES, snapshot.id, ", ".join("{0} ({1})".format(show(item.path), item.kind) for item in batch[:10])
+                    ),
+                    "unstable",
+                )
+    return first
 
 
-def _differences(node: Node, name: bytes, fd: int) -> Iterator[Difference]:
-    kind = _judge(node.entry, name, fd)
-    if kind:
-        yield Difference(kind, node.path, node.entry.get("sha256"))
-    if node.entry["type"] != "dir":
-        return
-    if kind in ("created", "replaced"):
-        for child in node.children.values():
-            yield from _created(child)
-        return
-    try:
-        inner = os.open(name, DIRECTORY, dir_fd=fd)
-        try:
-            for child in listing(inner):
-                if child not in node.children:
-                    yield Difference("removed", os.path.join(node.path, child), None)
-            for child, below in node.children.items():
-                yield from _differences(below, child, inner)
-        finally:
-            os.close(inner)
-    except PermissionError:
-        if kind is None:
-            raise
-        # without root: its mode is to be corrected, and what is inside shows once that is done
-
-
-def _created(node: Node) -> Iterator[Difference]:
-    if node.entry["type"] in ("file", "dir", "link"):
-        yield Difference("created", node.path, node.entry.get("sha256"))
-    for child in node.children.values():
-        yield from _created(child)
-
-
-def _judge(entry: Entry, name: bytes, fd: int) -> Optional[str]:
-    """How the thing at C(name) differs from its entry: one of KINDS, or None."""
-    now = describe(name, fd)
-    kind = entry["type"]
-    if kind == "special":  # sockets and the like belong to running processes
-        return None
-    if now is None:
-        return "created"
-    if now["type"] != kind or now.get("target") != entry.get("target"):
-        return "replaced"
-    if kind == "file" and (now["size"] != entry["size"] or digest(name, fd) != entry["sha256"]):
-        return "replaced"
-    if now["mtime_ns"] != entry["mtime_ns"] or (kind != "link" and now["mode"] != entry["mode"]):
-        return "metadata"
-    return "metadata" if _owner(entry, now["uid"], now["gid"]) else None
-
-
-def _owner(entry: Entry, uid: int, gid: int) -> Optional[Any]:
-    """The (uid, gid) to set, or None. Without root only what the system would let us set counts as a difference."""
-    want_uid, want_gid = entry["uid"], entry["gid"]
-    if os.geteuid() != 0:
-        want_uid = uid
-        if want_gid not in os.getgroups() and want_gid != os.getegid():
-            want_gid = gid
-    return (want_uid, want_gid) if (want_uid, want_gid) != (uid, gid) else None
-
-
-def damaged(state_dir: str, wanted: List[Difference]) -> List[str]:
-    """The paths whose object is lost or not what its name says. Read before anything is touched."""
-    objects = os.path.join(state_dir, "objects")
-    needed = [item for item in wanted if item.sha256 and item.kind in ("created", "replaced")]
-    bad = {sha for sha in {str(item.sha256) for item in needed} if not intact(object_path(objects, sha), sha)}
-    return ["{0} (object {1})".format(show(item.path), item.sha256) for item in needed if item.sha256 in bad]
-
-
-def put_back(state_dir: str, manifest: Dict[str, Any]) -> List[Difference]:
-    """Make the tree what the manifest says, prove it by comparing again, and return what differed before."""
-    source = Source(os.path.join(state_dir, "objects"), temporary_name(manifest))
-    first = None  # type: Optional[List[Difference]]
-    left = []  # type: List[Difference]
-    for _pass in range(PASSES):
-        _tidy(manifest)
-        left = differences(manifest)
-        first = left if first is None else first
-        if not left:
-            return first
-        bad = damaged(state_dir, left)
-        if bad:
-            raise RolloutError(
-                "The snapshot {0} is damaged, nothing was put back. Lost content of: {1}. Bring these files back from a "
-                "backup or another host, then run restore with force.".format(manifest["id"], ", ".join(bad)),
-                "damaged",
-            )
-        wanted = {item.path: item.kind for item in left}
-        for node in grow(manifest):
-            _put_top(source, node, wanted)
-    left = differences(manifest)
-    if left:
-        raise RolloutError(
-            "Put back {0} times, but these still differ from the snapshot {1}: {2}. Stop what writes there, then run restore with force.".format(
-                PASSES, manifest["id"], ", ".join("{0} ({1})".format(show(item.path), item.kind) for item in left[:10])
-            ),
-            "unstable",
-        )
-    return first or []
-
-
-def temporary_name(manifest: Dict[str, Any]) -> bytes:
+def temporary_name(snapshot: Snapshot) -> bytes:
     """The name of a file that is being put back: after the snapshot, so nothing in the snapshot can have it."""
-    return b".onprem-rollout." + to_bytes(manifest["id"])
+    return b".onprem-rollout." + to_bytes(snapshot.id)
 
 
-def _tidy(manifest: Dict[str, Any]) -> None:
+def _tidy(snapshot: Snapshot) -> None:
     """A restore that was killed may have left its temporary name beside a snapshot path, where nothing else removes it."""
-    for parent in {os.path.dirname(to_bytes(text)) for text in manifest["paths"]}:
-        if remove_quietly(os.path.join(parent, temporary_name(manifest))):
+    for parent in {os.path.dirname(path) for path in snapshot.paths}:
+        try:
+            found = remove_quietly(os.path.join(parent, temporary_name(snapshot)))
+        except NotADirectoryError:
+            continue
+        if found:
             fsync_dir(parent)
 
 
-def _put_top(source: Source, node: Node, wanted: Dict[bytes, str]) -> None:
-    parent = os.path.dirname(node.path)
-    if node.entry["type"] == "absent":
-        for path in _unwanted(node):
-            _remove_at(path)
-        return
-    if not os.path.isdir(parent):
-        os.makedirs(parent)
-    fd = parent_of(node.path)
-    try:
-        name = os.path.basename(node.path)
-        _clear(node, name, fd)
-        _fill(source, node, name, fd, wanted)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+class _Hands:
+    """Changes the paths, through directories that it opens from the snapshot path down and never through a link."""
 
+    def __init__(self, objects: Objects, snapshot: Snapshot, each_to_disk: bool) -> None:
+        self._objects = objects
+        self._tops = snapshot.paths
+        self._temporary = temporary_name(snapshot)
+        self._each_to_disk = each_to_disk
+        self._branch: List[Tuple[bytes, int]] = []
+        self._dirty: Dict[bytes, Entry] = {}
 
-def _remove_at(path: bytes) -> None:
-    fd = parent_of(path)
-    try:
-        remove(os.path.basename(path), fd)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def __enter__(self) -> "_Hands":
+        return self
 
+    def __exit__(self, *_unused: object) -> None:
+        self._leave(0)
 
-def _clear(node: Node, name: bytes, fd: int) -> None:
-    """Remove what is in the way: extras, and things of another type."""
-    now = describe(name, fd)
-    if now is None or node.entry["type"] == "special":
-        return
-    if now["type"] != node.entry["type"]:
-        remove(name, fd)
-        return
-    if now["type"] != "dir":
-        return
-    inner = enter(name, fd)
-    try:
-        for child in listing(inner):
-            if child in node.children:
-                _clear(node.children[child], child, inner)
-            else:
-                remove(child, inner)
-    finally:
-        os.close(inner)
+    def apply(self, batch: List[Difference]) -> None:
+        for item in batch:
+            if item.folder:
+                self._dirty[item.folder.path] = item.folder.entry
+            if item.kind == "removed" or (item.kind == "replaced" and self._in_the_way(item)):
+                self._remove(item)
+        for item in batch:
+            if item.kind != "removed":
+                self._make(item)
+        for path in sorted(self._dirty, key=order, reverse=True):
+            self._dress(self._dirty[path], self._open(path))
+        if not self._each_to_disk:
+            os.sync()
 
+    def _in_the_way(self, item: Difference) -> bool:
+        """Whether a rename cannot replace what is there: a directory on one side only."""
+        now = describe(os.path.basename(item.path), self._parent(item))
+        return now is not None and (now["type"] == "dir") != (item.entry["type"] == "dir")
 
-def _fill(source: Source, node: Node, name: bytes, fd: int, wanted: Dict[bytes, str]) -> None:
-    """Create, replace or correct one thing and all below it."""
-    entry = node.entry
-    if entry["type"] == "dir":
-        if describe(name, fd) is None:
-            writable(fd)
-            os.mkdir(name, 0o700, dir_fd=fd)
-        inner = enter(name, fd)
-        try:
-            for child, below in node.children.items():
-                _fill(source, below, child, inner, wanted)
-            _dress(entry, inner)
-        finally:
-            os.close(inner)
-        return
-    kind = wanted.get(node.path)
-    if kind in ("created", "replaced"):
-        writable(fd)
-        remove(source.temporary, fd)
-        if entry["type"] == "link":
-            os.symlink(to_bytes(entry["target"]), source.temporary, dir_fd=fd)
-            _dress_link(entry, source.temporary, fd)
+    def _remove(self, item: Difference) -> None:
+        fd = self._parent(item)
+        remove(os.path.basename(item.path), fd)
+        if self._each_to_disk:
+            os.fsync(fd)
+        self._leave(0)  # what was open may be gone
+
+    def _parent(self, item: Difference) -> int:
+        """The open directory that a path is in; its own parents, above the snapshot path, are made when they are gone."""
+        if item.folder:
+            return self._open(os.path.dirname(item.path))
+        self._leave(0)
+        above = os.path.dirname(item.path)
+        if not os.path.isdir(above) and item.entry:
+            os.makedirs(above)
+        self._branch.append((above, parent_of(item.path)))
+        return self._branch[0][1]
+
+    def _open(self, path: bytes) -> int:
+        """An open directory of the snapshot; the one before it is mostly a neighbour, so its parents are kept open."""
+        while self._branch and not (within(path, self._branch[-1][0]) and any(within(self._branch[-1][0], top) for top in self._tops)):
+            self._leave(len(self._branch) - 1)
+        if not self._branch:
+            top = next(each for each in self._tops if within(path, each))
+            outside = parent_of(top)
+            try:
+                self._branch.append((top, enter(os.path.basename(top), outside)))
+            finally:
+                os.close(outside)
+        here, fd = self._branch[-1]
+        for name in path[len(here) :].split(b"/")[1:]:
+            here = here + b"/" + name
+            fd = enter(name, fd)
+            self._branch.append((here, fd))
+        return fd
+
+    def _leave(self, depth: int) -> None:
+        while len(self._branch) > depth:
+            os.close(self._branch.pop()[1])
+
+    def _make(self, item: Difference) -> None:
+        entry, name, fd = item.entry, os.path.basename(item.path), self._parent(item)
+        if entry["type"] == "dir":
+            if item.kind != "metadata" and describe(name, fd) is None:
+                writable(fd)
+                _attributes.despite_flags(lambda: os.mkdir(name, 0o700, dir_fd=fd), name, fd)
+            self._dirty[item.path] = entry
+        elif item.kind == "metadata":
+            self._correct(entry, name, fd)
         else:
-            _copy(source, entry, fd)
-        os.rename(source.temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-    elif kind == "metadata" and entry["type"] == "link":
-        _dress_link(entry, name, fd)
-    elif kind == "metadata":
-        _dress_file(entry, name, fd)
+            self._replace(entry, item.path, name, fd)
+        if self._each_to_disk:
+            os.fsync(fd)
 
+    def _replace(self, entry: Entry, path: bytes, name: bytes, fd: int) -> None:
+        """Make a thing under a temporary name, then put it in the place of what is there."""
+        writable(fd)
+        remove(self._temporary, fd)
+        _attributes.despite_flags(lambda: self._create(entry, path, fd), name, fd)
+        _attributes.despite_flags(lambda: os.rename(self._temporary, name, src_dir_fd=fd, dst_dir_fd=fd), name, fd)
+        if entry["type"] == "hardlink":
+            remove(self._temporary, fd)  # a rename between two names of one file does nothing
+        elif entry.get("flags"):
+            self._correct(entry, name, fd)
 
-def _copy(source: Source, entry: Entry, fd: int) -> None:
-    """Copy an object to the temporary name, verified: a wrong one is removed again and never gets the real name."""
-    place = object_path(source.objects, entry["sha256"])
-    stored = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        target = os.open(source.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+    def _create(self, entry: Entry, path: bytes, fd: int) -> None:
+        kind, temporary = entry["type"], self._temporary
+        if kind == "file":
+            self._copy(entry, path, fd)
+        elif kind == "hardlink":
+            target = to_bytes(entry["target"])
+            source = self._beside(target)
+            try:
+                os.link(os.path.basename(target), temporary, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(source)
+        else:
+            if kind == "link":
+                os.symlink(to_bytes(entry["target"]), temporary, dir_fd=fd)
+            elif kind == "fifo":
+                os.mkfifo(temporary, 0o600, dir_fd=fd)
+            else:
+                os.mknod(temporary, 0o600 | (stat.S_IFCHR if kind == "char" else stat.S_IFBLK), entry["rdev"], dir_fd=fd)
+            self._dress_named(entry, temporary, fd)
+
+    def _beside(self, path: bytes) -> int:
+        """Another descriptor of the directory that a path of the snapshot is in."""
+        if path in self._tops:
+            return parent_of(path)
+        hands = _Hands.__new__(_Hands)
+        hands._tops, hands._branch = self._tops, []
         try:
-            if pump(stored, target) != entry["sha256"]:
-                os.unlink(source.temporary, dir_fd=fd)
-                raise RolloutError(
-                    "The object {0} is damaged; {1} was not put back. Bring the file back from a backup or another host, then run restore with force.".format(
-                        show(place), show(to_bytes(entry["path"]))
-                    ),
-                    "damaged",
-                )
-            _dress(entry, target)
+            return os.dup(hands._open(os.path.dirname(path)))
+        finally:
+            hands._leave(0)
+
+    def _copy(self, entry: Entry, path: bytes, fd: int) -> None:
+        """Copy a content to the temporary name, verified: a wrong one is removed again and never gets the real name."""
+        target = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+        try:
+            if not self._objects.copy(entry["sha256"], target, bool(entry.get("sparse"))):
+                os.unlink(self._temporary, dir_fd=fd)
+                raise lost(path, entry["sha256"])
+            self._dress(dict(entry, flags=0), target)  # an immutable file cannot be renamed
         finally:
             os.close(target)
-    finally:
-        os.close(stored)
 
+    def _correct(self, entry: Entry, name: bytes, fd: int) -> None:
+        if entry["type"] != "file":
+            self._dress_named(entry, name, fd)
+            return
+        try:
+            target = os.open(name, READ, dir_fd=fd)
+        except PermissionError:  # only without root: our own file, but not readable by us
+            os.chmod(name, 0o600, dir_fd=fd)
+            target = os.open(name, READ, dir_fd=fd)
+        try:
+            self._dress(entry, target)
+        finally:
+            os.close(target)
 
-def _dress(entry: Entry, fd: int) -> None:
-    """Owner, mode and time of an open file or directory, in the order in which none undoes another; then to disk."""
-    now = os.fstat(fd)
-    owner = _owner(entry, now.st_uid, now.st_gid)
-    if owner:
-        os.chown(fd, *owner)
-    if owner or stat.S_IMODE(now.st_mode) != entry["mode"]:
-        os.fchmod(fd, entry["mode"])
-    if os.fstat(fd).st_mtime_ns != entry["mtime_ns"]:
-        os.utime(fd, ns=(now.st_atime_ns, entry["mtime_ns"]))
-    os.fsync(fd)
+    def _dress(self, entry: Entry, fd: int) -> None:
+        """Owner, mode, attributes, time and flags of an open file or directory, in the order in which none undoes another."""
+        now = os.fstat(fd)
+        seen = observe(now, fd)
+        if differs(entry, seen):
+            if seen["flags"]:
+                _attributes.set_flags(fd, 0)
+            wanted = owner(entry, now.st_uid, now.st_gid)
+            if wanted:
+                os.chown(fd, *wanted)
+            if wanted or stat.S_IMODE(now.st_mode) != entry["mode"]:
+                os.fchmod(fd, entry["mode"])
+            _attributes.put_back(fd, entry.get("xattrs", {}))
+            os.utime(fd, ns=(now.st_atime_ns, entry["mtime_ns"]))
+            if entry.get("flags"):
+                _attributes.set_flags(fd, entry["flags"])
+        if self._each_to_disk:
+            os.fsync(fd)
 
-
-def _dress_file(entry: Entry, name: bytes, fd: int) -> None:
-    try:
-        target = os.open(name, READ, dir_fd=fd)
-    except PermissionError:  # only without root: our own file, but not readable by us
-        os.chmod(name, 0o600, dir_fd=fd)
-        target = os.open(name, READ, dir_fd=fd)
-    try:
-        _dress(entry, target)
-    finally:
-        os.close(target)
-
-
-def _dress_link(entry: Entry, name: bytes, fd: int) -> None:
-    now = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    owner = _owner(entry, now.st_uid, now.st_gid)
-    if owner:
-        os.chown(name, owner[0], owner[1], dir_fd=fd, follow_symlinks=False)
-    os.utime(name, ns=(now.st_atime_ns, entry["mtime_ns"]), dir_fd=fd, follow_symlinks=False)
+    def _dress_named(self, entry: Entry, name: bytes, fd: int) -> None:
+        """The same for what cannot or must not be opened: links, pipes and devices."""
+        now = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        wanted = owner(entry, now.st_uid, now.st_gid)
+        if wanted:
+            os.chown(name, wanted[0], wanted[1], dir_fd=fd, follow_symlinks=False)
+        with _attributes.handle(name, fd) as place:
+            if entry["type"] != "link":
+                os.chmod(place, entry["mode"])
+            _attributes.put_back(place, entry.get("xattrs", {}))
+        os.utime(name, ns=(now.st_atime_ns, entry["mtime_ns"]), dir_fd=fd, follow_symlinks=False)

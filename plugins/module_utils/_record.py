@@ -119,8 +119,23 @@ def start(state_dir: str, record: Record, transaction: Dict[str, Any]) -> Record
     return record
 
 
-def advance(state_dir: str, record: Record, phase: str, now: float, **changes: Any) -> Record:
-    """Move the transaction to another phase, with what that means for the rest of the record, in one write."""
+def withdraw(state_dir: str, before: Record) -> None:
+    """Write the record as it was before start(), when the host was refused after all."""
+    write_json(path_of(state_dir), before)
+
+
+def disown(state_dir: str, record: Record, last_known_good: Optional[str]) -> Record:
+    """Another snapshot is last known good, because the one that was is damaged."""
+    record = dict(record, last_known_good=last_known_good)
+    write_json(path_of(state_dir), record)
+    return record
+
+
+def advance(state_dir: str, record: Record, phase: str, now: float, last_known_good: Optional[str] = None, **changes: Any) -> Record:
+    """Move the transaction to another phase, with what that means for the rest of the record, in one write.
+
+    last_known_good: of a host that is committed.
+    """
     before = record["transaction"]
     if phase not in PHASES[before["phase"]]:
         raise RolloutError(
@@ -134,7 +149,7 @@ def advance(state_dir: str, record: Record, phase: str, now: float, **changes: A
     if phase in OUTCOMES:
         record["history"] = (record["history"] + [_past(transaction, OUTCOMES[phase], now)])[-HISTORY:]
     if phase == "committed":
-        record.update(installed=transaction["release"], last_known_good=transaction["snapshot"])
+        record.update(installed=transaction["release"], last_known_good=last_known_good)
     write_json(path_of(state_dir), record)
     return record
 

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _putback, _services, _snapshot
+from . import _putback, _retention, _services, _snapshot
 from ._checks import describe, failed
 from ._checks import run as run_checks
 from ._errors import Outcome, RolloutError
@@ -48,8 +48,8 @@ def restore(
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
         if check_mode:
-            listed = [] if _untouched(found) else _putback.differences(_snapshot.load(state_dir, found["snapshot"]))
-            return True, _result("restored", found, listed), _diff(listed)
+            would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
+            return True, _result("restored", found, would), _diff(would)
         _record, result, diff = settle(state_dir, record, reason, clock, check, command)
         return True, result, diff
 
@@ -89,8 +89,7 @@ def settle(
         if untouched:  # the snapshot may not even be complete
             _snapshot.discard(state_dir, transaction["snapshot"])
         else:
-            listed = _put_back(state_dir, transaction, check, command, result)
-            result["files"], diff = _count(listed), _diff(listed)
+            diff = _diff(_put_back(state_dir, transaction, check, command, result))
     except (RolloutError, OSError) as error:
         result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
         message = "{0}; after the change failed with: {1}".format(error, reason)
@@ -102,24 +101,25 @@ def settle(
             **result,
         ) from error
     record = advance(state_dir, record, "restored", clock())
-    prune(state_dir, record)
+    prune(state_dir, record, clock())
     result["seconds"] = round(clock() - began, 3)
     return record, result, diff
 
 
-def prune(state_dir: str, record: Record) -> None:
+def prune(state_dir: str, record: Record, now: float) -> None:
     """Keep as many snapshots as the transaction says, and always last known good."""
-    keep = int(record["transaction"]["options"].get("keep", 3))
-    _snapshot.prune(state_dir, keep, [record["last_known_good"], record["transaction"]["snapshot"]])
+    options = record["transaction"]["options"]
+    keep = {"count": int(options.get("keep", 3)), "days": int(options.get("keep_days", 0)), "bytes": int(options.get("keep_bytes", 0))}
+    _retention.prune(state_dir, keep, [record["last_known_good"], record["transaction"]["snapshot"]], now)
 
 
-def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> List[_putback.Difference]:
+def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> _putback.Tally:
     """Fence, files, services, proof. What is known so far is left in C(result) also when this raises."""
     options = transaction["options"]
     fence(transaction["id"])
     os.environ.pop(VARIABLE, None)  # what is restarted below must not be taken for the payload by a later restore
-    listed = _putback.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
-    result["files"] = _count(listed)
+    found = _putback.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
+    result["files"] = _count(found)
     problems = _services.put_back(transaction.get("services") or {}, command)
     problems += _services.rerun(options.get("restart") or [], command)
     result["checks"] = check(options.get("checks") or [])
@@ -128,7 +128,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
         problems.append("the files are back, but the host is not healthy: {0}".format(describe(sick)))
     if problems:
         raise RolloutError("; ".join(problems), "unproven")
-    return listed
+    return found
 
 
 def _untouched(transaction: Dict[str, Any]) -> bool:
@@ -138,20 +138,21 @@ def _untouched(transaction: Dict[str, Any]) -> bool:
     return bool(transaction["phase"] == "prepared")
 
 
-def _result(outcome: str, transaction: Optional[Dict[str, Any]], listed: Any = ()) -> Dict[str, Any]:
+def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: Optional[_putback.Tally] = None) -> Dict[str, Any]:
     return {
         "outcome": outcome,
         "transaction": transaction["id"] if transaction else None,
-        "files": _count(listed),
+        "files": _count(found or _putback.Tally()),
         "checks": [],
         "seconds": 0.0,
     }
 
 
-def _count(listed: Any) -> Dict[str, Any]:
-    counts = {kind: sum(1 for item in listed if item.kind == kind) for kind in _putback.KINDS}
-    return dict(counts, paths=[show(item.path) for item in listed[:SHOWN]])
+def _count(found: _putback.Tally) -> Dict[str, Any]:
+    return dict(found.counts, paths=[show(path) for _kind, path in found.listed[:SHOWN]])
 
 
-def _diff(listed: Any) -> Dict[str, Any]:
-    return {"prepared": "".join("{0}: {1}\n".format(item.kind, show(item.path)) for item in listed)}
+def _diff(found: _putback.Tally) -> Dict[str, Any]:
+    more = sum(found.counts.values()) - len(found.listed)
+    lines = ["{0}: {1}\n".format(kind, show(path)) for kind, path in found.listed]
+    return {"prepared": "".join(lines + (["and {0} more\n".format(more)] if more else []))}

@@ -4,23 +4,78 @@
 
 """Snapshots: what the paths of a host were, good enough to put back byte for byte.
 
-snapshots/<id>/manifest.json   written last: a snapshot without it was never completed
-objects/<aa>/<sha256>          file contents, shared by all snapshots
+snapshots/<id>/entries         one line for each path, see _manifest.py
+snapshots/<id>/snapshot.json   what it is of; written last: without it the snapshot was never completed
+snapshots/<id>/damaged.json    what verify() found lost; such a snapshot is never last known good
+
+The contents of files are in _objects.py.
 """
 
 import contextlib
 import os
-import stat
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
+from . import _manifest, _objects
+from ._attributes import refuse_strangers
+from ._capture import DEFAULT, Capture, Rules
 from ._errors import Refused, RolloutError
-from ._store import fsync_dir, local, read_json, remove_quietly, show, to_bytes, to_text, write_json
-from ._tree import DIRECTORY, READ, Entry, check_depth, describe, digest, listing, parent_of, pump, remove
+from ._store import free_bytes, fsync_dir, read_json, remove_quietly, show, to_bytes, to_text, write_json
+from ._tree import DIRECTORY, remove
 
-SCHEMA = 1
-ATTEMPTS = 3
-BLOCK = 4096
-Known = Set[Tuple[str, int, int]]
+SCHEMA = 2
+ENTRY_BYTES = 320
+
+Size = NamedTuple("Size", [("files", int), ("bytes", int), ("needed", int)])
+
+
+class Snapshot:
+    """A finished snapshot; its entries stay on disk."""
+
+    def __init__(self, place: str, facts: Dict[str, Any]) -> None:
+        self.place = place
+        self.facts = facts
+        self.id = str(facts["id"])
+        self.rules = Rules(tuple(facts["exclude"]), facts["cross_mounts"], facts["immutable"])
+
+    @property
+    def entries_file(self) -> str:
+        return os.path.join(self.place, "entries")
+
+    @property
+    def paths(self) -> List[bytes]:
+        return [to_bytes(text) for text in self.facts["paths"]]
+
+    def entries(self) -> Iterator[Any]:
+        """Every (path, entry)."""
+        return _manifest.entries(self.entries_file)
+
+    def contents(self) -> Iterator[Any]:
+        """The (path, SHA-256) of every file."""
+        return ((path, entry["sha256"]) for path, entry in self.entries() if entry["type"] == "file")
+
+    def check(self) -> None:
+        """RolloutError(snapshot) when the entries are not what was written."""
+        try:
+            intact = _manifest.digest_of(self.entries_file) == self.facts["entries_sha256"]
+        except OSError as error:
+            raise _unusable(self.entries_file, "cannot be read: {0}".format(error.strerror)) from error
+        if not intact:
+            raise _unusable(self.entries_file, "is damaged: its SHA-256 is not {0}".format(self.facts["entries_sha256"]))
+
+    def refuse_strangers(self, owners: List[Any]) -> None:
+        refuse_strangers(self.facts["owners"], owners)
+
+    @property
+    def damage(self) -> List[str]:
+        """What an earlier verify() found."""
+        try:
+            return list((read_json(os.path.join(self.place, "damaged.json")) or {}).get("problems", []))
+        except (OSError, ValueError) as error:
+            return ["damaged.json: {0}".format(error)]
+
+
+def _unusable(path: str, why: str) -> RolloutError:
+    return RolloutError("{0} {1}. Nothing was put back.".format(show(path), why), "snapshot")
 
 
 def resolve(paths: List[str], state_dir: str) -> List[bytes]:
@@ -51,7 +106,7 @@ def resolve(paths: List[str], state_dir: str) -> List[bytes]:
             problems.append("{0}: {1}".format(show(path), problem))
     if problems:
         raise Refused("Not good as a path to snapshot: {0}. Nothing was touched.".format("; ".join(problems)), "bad_path")
-    return sorted(path for path in real if not any(path != other and within(path, other) for other in real))
+    return sorted((path for path in real if not any(path != other and within(path, other) for other in real)), key=_manifest.order)
 
 
 def within(path: bytes, top: bytes) -> bool:
@@ -59,194 +114,133 @@ def within(path: bytes, top: bytes) -> bool:
     return path == top or path.startswith(top.rstrip(b"/") + b"/")
 
 
-def walk(paths: Iterable[bytes]) -> Iterator[Tuple[bytes, Entry, bytes, int]]:
-    """Every (path, entry, name, open directory) below the paths, parents first. Changes nothing."""
-    for path in paths:
-        missing = _missing_above(path)
-        if missing is not None:
-            yield path, dict({"type": "absent"}, **missing), b"", -1
-            continue
-        fd = parent_of(path)
-        try:
-            if describe(os.path.basename(path), fd) is None:
-                yield path, {"type": "absent"}, b"", -1
-            else:
-                yield from _below(path, os.path.basename(path), fd, 0)
-        finally:
-            os.close(fd)
+def estimate(state_dir: str, paths: Iterable[bytes], rules: Rules = DEFAULT) -> Size:
+    """files and bytes below the paths, and the disk bytes that a snapshot needs now. Writes nothing."""
+    with _objects.Objects(state_dir) as objects:
+        capture = Capture(objects, None, _base(state_dir, objects, rules), rules, None)
+        return _size(capture.run(paths))
 
 
-def _missing_above(path: bytes) -> Optional[Dict[str, List[str]]]:
-    above = []
-    parent = os.path.dirname(path)
-    while not os.path.lexists(parent):
-        above.append(to_text(parent))
-        parent = os.path.dirname(parent)
-    return {"above": above} if above else None
+def preflight(state_dir: str, paths: Iterable[bytes], rules: Rules, min_free: int) -> Size:
+    """The estimate; Refused(no_space) as take() would."""
+    size, free = estimate(state_dir, paths, rules), free_bytes(state_dir)
+    if size.needed + min_free > free:
+        raise no_space(state_dir, size, min_free, free)
+    return size
 
 
-def _below(path: bytes, name: bytes, fd: int, depth: int) -> Iterator[Tuple[bytes, Entry, bytes, int]]:
-    check_depth(path, depth)
-    entry = describe(name, fd)
-    if entry is None:  # a running service may remove its temporary files while we look
-        return
-    yield path, entry, name, fd
-    if entry["type"] != "dir":
-        return
-    try:
-        inner = os.open(name, DIRECTORY, dir_fd=fd)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        raise _unreadable(path) from None
-    try:
-        for child in listing(inner):
-            yield from _below(os.path.join(path, child), child, inner, depth + 1)
-    finally:
-        os.close(inner)
+def _size(capture: Capture) -> Size:
+    return Size(capture.files, capture.bytes, capture.needed + capture.entries * ENTRY_BYTES)
 
 
-def _unreadable(path: bytes) -> Refused:
-    return Refused(
-        "{0} cannot be read by uid {1}, so it could not be restored. Use become, change its mode, or leave it out of paths. Nothing was changed.".format(
-            show(path), os.geteuid()
-        ),
-        "unreadable",
-    )
+def take(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules: Rules = DEFAULT, min_free: int = 0) -> Snapshot:
+    """Keep every file below the paths that an earlier snapshot has not, then write the snapshot and return it.
 
-
-def estimate(paths: Iterable[bytes], known: Any = frozenset()) -> Dict[str, int]:
-    """files and bytes below the paths, and the disk bytes a snapshot needs when the C(known) files are kept already."""
-    files = size = needed = entries = 0
-    for path, entry, _name, _fd in walk(paths):
-        entries += 1
-        if entry["type"] == "file":
-            files += 1
-            size += entry["size"]
-            if (to_text(path), entry["size"], entry["mtime_ns"]) not in known:
-                needed += -(-entry["size"] // BLOCK) * BLOCK
-    return {"files": files, "bytes": size, "needed": needed + entries * 512}
-
-
-def known(manifest: Optional[Dict[str, Any]]) -> Known:
-    """The files of a snapshot as estimate() wants them."""
-    entries = manifest["entries"] if manifest else []
-    return {(entry["path"], entry["size"], entry["mtime_ns"]) for entry in entries if entry["type"] == "file"}
-
-
-def take(state_dir: str, snapshot: str, paths: List[bytes], created: str) -> Dict[str, Any]:
-    """Copy every file below the paths into the object store, then write the manifest and return it."""
-    objects = os.path.join(state_dir, "objects")
+    Refused(no_space) when less than C(min_free) bytes would stay free; it names what the whole snapshot needs.
+    """
     place = os.path.join(state_dir, "snapshots", snapshot)
-    for directory in (objects, os.path.dirname(place), place):
+    for directory in (os.path.dirname(place), place):
         os.makedirs(directory, 0o700, exist_ok=True)
-    entries = []
-    for path, entry, name, fd in walk(paths):
-        if entry["type"] == "file":
-            kept = _keep(objects, path, name, fd)
-            if kept is None:
-                continue
-            entry = kept
-        entries.append(dict(entry, path=to_text(path)))
-    fsync_dir(objects)
-    manifest = {
-        "schema": SCHEMA,
-        "id": snapshot,
-        "created": created,
-        "paths": [to_text(path) for path in paths],
-        "files": sum(1 for entry in entries if entry["type"] == "file"),
-        "bytes": sum(entry.get("size", 0) for entry in entries),
-        "entries": entries,
-    }
-    fsync_dir(state_dir)
-    fsync_dir(os.path.dirname(place))
-    write_json(os.path.join(place, "manifest.json"), manifest)
-    return manifest
-
-
-def _keep(objects: str, path: bytes, name: bytes, fd: int) -> Optional[Entry]:
-    """Store one file's content; its entry is what it was while it stood still. None when it is gone."""
-    for _attempt in range(ATTEMPTS):
+    free = free_bytes(state_dir)
+    with _objects.Objects(state_dir) as objects:
+        objects.prepare()
+        writer = _manifest.Writer(os.path.join(place, "entries"))
         try:
-            source = os.open(name, READ, dir_fd=fd)
-        except FileNotFoundError:
-            return None
-        except PermissionError:
-            raise _unreadable(path) from None
-        try:
-            before = os.fstat(source)
-            if not stat.S_ISREG(before.st_mode):
-                continue
-            sha = _store_object(objects, source)
-            after = os.fstat(source)
+            capture = Capture(objects, writer, _base(state_dir, objects, rules), rules, free - min_free)
+            size = _size(capture.run(paths))
+            if capture.full or size.needed + min_free > free:
+                raise no_space(state_dir, size, min_free, free)
+            objects.finish()
+            sha = writer.finish()
         finally:
-            os.close(source)
-        if sha is not None and (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
-            return {
-                "type": "file",
-                "mode": stat.S_IMODE(after.st_mode),
-                "uid": after.st_uid,
-                "gid": after.st_gid,
-                "mtime_ns": after.st_mtime_ns,
-                "size": after.st_size,
-                "sha256": sha,
-            }
-    raise Refused(
-        "{0} changed while it was copied, {1} times in a row. Stop what writes to it, or leave it out of paths. Nothing was changed.".format(
-            show(path), ATTEMPTS
+            writer.abandon()
+        facts = {
+            "schema": SCHEMA,
+            "id": snapshot,
+            "created": created,
+            "paths": [to_text(path) for path in paths],
+            "exclude": list(rules.exclude),
+            "cross_mounts": rules.cross_mounts,
+            "immutable": rules.immutable,
+            "mounted": [to_text(path) for path in capture.mounted],
+            "owners": capture.owners(),
+            "files": capture.files,
+            "bytes": capture.bytes,
+            "read": capture.read,
+            "stored": objects.written,
+            "entries": capture.entries,
+            "entries_sha256": sha,
+        }
+    for directory in (place, os.path.dirname(place), state_dir):
+        fsync_dir(directory)
+    write_json(os.path.join(place, "snapshot.json"), facts)
+    return Snapshot(place, facts)
+
+
+def no_space(state_dir: str, size: Size, min_free: int, free: int) -> Refused:
+    """The refusal to begin what would fill the disk."""
+    return Refused(
+        "Too little disk at {0}: the snapshot needs {1} bytes and {2} are to stay free (min_free), but only {3} are free. Nothing "
+        "was touched. Free {4} bytes, or set state_dir to a larger file system.".format(
+            show(state_dir), size.needed, min_free, free, size.needed + min_free - free
         ),
-        "busy_file",
+        "no_space",
+        needed=size.needed,
+        free=free,
     )
 
 
-def _store_object(objects: str, source: int) -> Optional[str]:
-    """Put the content of a descriptor into the store; None when it changed between hashing and copying."""
-    sha = pump(source, None)
-    place = object_path(objects, sha)
-    if intact(place, sha):
-        return sha
-    os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
-    os.lseek(source, 0, os.SEEK_SET)
-    temp = os.path.join(objects, "incoming")
-    target = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+def load(state_dir: str, snapshot: str) -> Snapshot:
+    """A finished snapshot, or RolloutError naming what is wrong with it."""
+    place = os.path.join(state_dir, "snapshots", snapshot)
+    path = os.path.join(place, "snapshot.json")
     try:
-        if pump(source, target) != sha:
-            return None
-        os.fsync(target)
-    finally:
-        os.close(target)
-    os.replace(temp, place)
-    fsync_dir(os.path.dirname(place))
-    return sha
-
-
-def object_path(objects: str, sha: str) -> str:
-    """Where an object is."""
-    return os.path.join(objects, sha[:2], sha)
-
-
-def intact(place: str, sha: str) -> bool:
-    """Whether an object is there and still what its name says: disks forget, and crashes leave torn files."""
-    try:
-        fd = os.open(os.path.dirname(place), DIRECTORY)
-    except FileNotFoundError:
-        return False
-    try:
-        return digest(os.path.basename(place).encode("ascii"), fd) == sha
-    finally:
-        os.close(fd)
-
-
-def load(state_dir: str, snapshot: str) -> Dict[str, Any]:
-    """The manifest of a snapshot, or RolloutError(snapshot) naming the file."""
-    path = os.path.join(state_dir, "snapshots", snapshot, "manifest.json")
-    try:
-        manifest = read_json(path)
+        facts = read_json(path)
     except (OSError, ValueError) as error:
-        raise RolloutError("The manifest {0} cannot be read: {1}. Nothing was put back.".format(show(path), error), "snapshot") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not isinstance(manifest.get("entries"), list):
-        raise RolloutError("The manifest {0} is missing or has another schema than {1}. Nothing was put back.".format(show(path), SCHEMA), "snapshot")
-    return manifest
+        raise _unusable(path, "cannot be read: {0}".format(error)) from error
+    if facts is None:
+        raise _unusable(path, "does not exist: there is no snapshot {0}, or it was never completed".format(snapshot))
+    schema = facts.get("schema") if isinstance(facts, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise _unusable(path, "has schema {0}; this version of onprem.rollout knows schemas up to {1}".format(schema, SCHEMA))
+    if schema != SCHEMA or facts.get("id") != snapshot:
+        raise _unusable(path, "is not the description of snapshot {0} in schema {1}".format(snapshot, SCHEMA))
+    return Snapshot(place, facts)
+
+
+def verify(state_dir: str, snapshot: str, note: bool = True) -> List[str]:
+    """Read everything that a restore would need and compare it with its SHA-256; what is lost, as sentences, and noted for later."""
+    problems: List[str] = []
+    found = load(state_dir, snapshot)
+    try:
+        found.check()
+        with _objects.Objects(state_dir) as objects:
+            for path, sha in found.contents():
+                if not objects.intact(sha):
+                    problems.append("{0} (object {1}) is damaged or lost".format(show(path), sha))
+    except RolloutError as error:
+        problems.append(str(error))
+    if note:
+        _note(found, problems)
+    return problems
+
+
+def _note(snapshot: Snapshot, problems: List[str]) -> None:
+    place = os.path.join(snapshot.place, "damaged.json")
+    if problems:
+        write_json(place, {"problems": problems})
+    elif remove_quietly(place):
+        fsync_dir(snapshot.place)
+
+
+def sound(state_dir: str, snapshot: str) -> bool:
+    """Whether a snapshot is there and nothing is known to be wrong with it. Reads no contents: verify() does."""
+    try:
+        found = load(state_dir, snapshot)
+        found.check()
+    except RolloutError:
+        return False
+    return not found.damage
 
 
 def names(state_dir: str) -> List[str]:
@@ -257,20 +251,35 @@ def names(state_dir: str) -> List[str]:
         return []
 
 
-def summaries(state_dir: str) -> List[Dict[str, Any]]:
-    """Each finished snapshot's id, files, bytes and created, oldest first."""
+def finished(state_dir: str) -> List[Snapshot]:
+    """All snapshots that can be read, oldest first."""
     found = []
     for name in names(state_dir):
         with contextlib.suppress(RolloutError):
-            manifest = load(state_dir, name)
-            found.append({key: manifest[key] for key in ("id", "files", "bytes", "created")})
-    return sorted(found, key=lambda item: (item["created"], item["id"]))
+            found.append(load(state_dir, name))
+    return sorted(found, key=lambda item: (item.facts["created"], item.id))
+
+
+def _base(state_dir: str, objects: _objects.Objects, rules: Rules) -> Optional[str]:
+    """The entries of the newest snapshot that can be trusted: what has not changed since then is not read again."""
+    if objects.broken:
+        return None
+    for found in reversed(finished(state_dir)):
+        if found.rules.immutable == rules.immutable and sound(state_dir, found.id):
+            return found.entries_file
+    return None
+
+
+def summaries(state_dir: str) -> List[Dict[str, Any]]:
+    """Each finished snapshot's id, files, bytes, stored, created and damaged, oldest first."""
+    keys = ("id", "files", "bytes", "stored", "created")
+    return [dict({key: found.facts[key] for key in keys}, damaged=found.damage) for found in finished(state_dir)]
 
 
 def drop(state_dir: str, snapshot: str) -> None:
-    """Forget a snapshot but not its objects, manifest first: without one it is not a snapshot any more."""
+    """Forget a snapshot but not its contents, its description first: without it it is not a snapshot any more."""
     place = os.path.join(state_dir, "snapshots", snapshot)
-    remove_quietly(os.path.join(place, "manifest.json"))
+    remove_quietly(os.path.join(place, "snapshot.json"))
     top = os.path.dirname(place)
     if os.path.isdir(top):
         fd = os.open(top, DIRECTORY)
@@ -282,31 +291,20 @@ def drop(state_dir: str, snapshot: str) -> None:
 
 
 def discard(state_dir: str, snapshot: str) -> None:
-    """Drop a snapshot and the objects that only it had."""
+    """Drop a snapshot and the contents that only it had."""
     drop(state_dir, snapshot)
-    _sweep(state_dir)
+    sweep(state_dir)
 
 
-def prune(state_dir: str, keep: int, needed: Iterable[Optional[str]]) -> List[str]:
-    """Drop all but the newest C(keep) snapshots and the C(needed) ones; returns the ids dropped."""
-    newest = [item["id"] for item in summaries(state_dir)][-keep:] if keep > 0 else []
-    stale = [name for name in names(state_dir) if name not in newest and name not in set(needed)]
-    for name in stale:
-        drop(state_dir, name)
-    _sweep(state_dir)
-    return stale
-
-
-def _sweep(state_dir: str) -> None:
-    """Remove the objects that no snapshot names. If any manifest cannot be read, keep them all."""
-    used = set()  # type: Set[Optional[str]]
+def sweep(state_dir: str) -> None:
+    """Remove the contents that no snapshot names. If any snapshot cannot be read, keep them all."""
+    left = []
     for name in names(state_dir):
         try:
-            used.update(entry.get("sha256") for entry in load(state_dir, name)["entries"])
+            found = load(state_dir, name)
+            found.check()
         except RolloutError:
             return
-    objects = local(os.path.join(state_dir, "objects"))
-    for top, _dirs, files in os.walk(objects):
-        for name in files:
-            if name not in used:
-                remove_quietly(os.path.join(top, name))
+        left.append(found)
+    with _objects.Objects(state_dir) as objects:
+        objects.sweep(sha for found in left for _path, sha in found.contents())

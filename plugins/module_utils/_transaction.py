@@ -9,16 +9,18 @@ Each step takes the host lock, reads the record, judges it, and writes the next 
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _services, _snapshot
+from ._capture import Rules
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, advance, iso, load, open_transaction, renew, start
+from ._record import Record, advance, iso, load, open_transaction, renew, start, withdraw
 from ._restore import Check, inconsistent, label, prune, settle
-from ._store import examine, free_bytes, locked, prepare, release_reserve, reserve, show
+from ._retention import last_known_good
+from ._store import examine, locked, prepare, release_reserve, reserve
 
 BASELINE = 5.0
 Clock = Callable[[], float]
@@ -37,6 +39,7 @@ def begin(
     """
     state_dir = options["state_dir"]
     paths = _snapshot.resolve(options["paths"], state_dir)
+    rules = Rules(tuple(options["exclude"]), options["cross_mounts"], options["immutable"])
     problems = validate(options["checks"], templated=True)
     if problems:
         raise Refused("The checks are not usable: {0}. Nothing was touched.".format("; ".join(problems)), "bad_check")
@@ -52,13 +55,14 @@ def begin(
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
         if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
-        size = _preflight(state_dir, record, paths, options["min_free"])
         if check_mode:
+            size = _snapshot.preflight(state_dir, paths, rules, options["min_free"])
             after = dict(before, phase="changing", release=label(options["release"]))
-            result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=dict(size, id=None))
+            would = {"id": None, "files": size.files, "bytes": size.bytes}
+            result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=would)
             return True, result, _change(before, after)
-        record, manifest = _open(state_dir, record, options, paths, clock, check, command)
-    result = dict(_begun("begun", record, manifest, unsettled), checks=results)
+        record, snapshot = _open(state_dir, record, options, paths, rules, clock, check, command)
+    result = dict(_begun("begun", record, snapshot, unsettled), checks=results)
     return True, result, _change(before, _summary(record))
 
 
@@ -106,38 +110,16 @@ def _baseline(checks: List[Dict[str, Any]], check: Check) -> List[Dict[str, Any]
     return results
 
 
-def _preflight(state_dir: str, record: Record, paths: List[bytes], min_free: int) -> Dict[str, int]:
-    """The size of the snapshot to take; Refused when the disk would not keep C(min_free) bytes."""
-    known = set()  # type: _snapshot.Known
-    if record["last_known_good"]:
-        try:
-            known = _snapshot.known(_snapshot.load(state_dir, record["last_known_good"]))
-        except RolloutError:
-            known = set()  # then everything is copied again
-    size = _snapshot.estimate(paths, known)
-    free = free_bytes(state_dir)
-    if size["needed"] + min_free > free:
-        raise Refused(
-            "Too little disk at {0}: the snapshot needs {1} bytes and {2} are to stay free (min_free), but only {3} are free. Nothing "
-            "was touched. Free {4} bytes, or set state_dir to a larger file system.".format(
-                show(state_dir), size["needed"], min_free, free, size["needed"] + min_free - free
-            ),
-            "no_space",
-            needed=size["needed"],
-            free=free,
-        )
-    return {"files": size["files"], "bytes": size["bytes"]}
-
-
 def _open(
     state_dir: str,
     record: Record,
     options: Dict[str, Any],
     paths: List[bytes],
+    rules: Rules,
     clock: Clock,
     check: Check,
     command: _services.Command,
-) -> Tuple[Record, Dict[str, Any]]:
+) -> Tuple[Record, _snapshot.Snapshot]:
     now = clock()
     transaction = {
         "id": os.urandom(16).hex(),
@@ -150,18 +132,23 @@ def _open(
         "updated": iso(now),
         "lease": options["lease"],
         "lease_until": int(now + options["lease"]),
-        "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep")},
+        "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep", "keep_days", "keep_bytes")},
         "services": _services.look(options["services"], command),
         "reason": None,
     }
-    record = start(state_dir, record, transaction)
+    before, record = record, start(state_dir, record, transaction)
     try:
         reserve(state_dir)
-        manifest = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now))
+        snapshot = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"])
+    except Refused:
+        _snapshot.discard(state_dir, record["transaction"]["snapshot"])
+        release_reserve(state_dir)
+        withdraw(state_dir, before)
+        raise
     except (RolloutError, OSError) as error:
         settle(state_dir, record, "no snapshot: {0}".format(error), clock, check, command)
         raise
-    return advance(state_dir, record, "changing", clock()), manifest
+    return advance(state_dir, record, "changing", clock()), snapshot
 
 
 def verifying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
@@ -248,12 +235,13 @@ def commit(
                 checks=results,
                 phase=found["phase"],
             )
+        good = found["snapshot"] if _snapshot.sound(state_dir, found["snapshot"]) else last_known_good(state_dir)
         if check_mode:
             after = dict(before, phase="committed", installed=label(found["release"]))
-            return True, dict(_committed(record, results), phase="committed"), _change(before, after)
-        record = advance(state_dir, record, "committed", clock())
+            return True, dict(_committed(record, results), phase="committed", last_known_good=good), _change(before, after)
+        record = advance(state_dir, record, "committed", clock(), good)
         release_reserve(state_dir)
-        prune(state_dir, record)
+        prune(state_dir, record, clock())
         return True, _committed(record, results), _change(before, _summary(record))
 
 
@@ -264,17 +252,17 @@ def _committed(record: Record, results: List[Dict[str, Any]]) -> Dict[str, Any]:
         "transaction": transaction["id"],
         "phase": transaction["phase"],
         "installed": transaction["release"],
-        "last_known_good": transaction["snapshot"],
+        "last_known_good": record["last_known_good"],
         "checks": results,
     }
 
 
-def _begun(outcome: str, record: Record, manifest: Any, settled: bool) -> Dict[str, Any]:
+def _begun(outcome: str, record: Record, snapshot: Optional[_snapshot.Snapshot], settled: bool) -> Dict[str, Any]:
     transaction = record["transaction"] or {}
     return {
         "outcome": outcome,
-        "transaction": transaction["id"] if manifest else None,
-        "snapshot": {key: manifest[key] for key in ("id", "files", "bytes")} if manifest else None,
+        "transaction": transaction["id"] if snapshot else None,
+        "snapshot": {key: snapshot.facts[key] for key in ("id", "files", "bytes", "read", "stored")} if snapshot else None,
         "phase": transaction.get("phase"),
         "settled": settled,
         "checks": [],

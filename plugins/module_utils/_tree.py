@@ -13,10 +13,13 @@ import os
 import stat
 from typing import Any, Dict, List, Optional
 
+from ._attributes import despite_flags
 from ._errors import RolloutError
-from ._store import show, to_text
+from ._store import show
 
 CHUNK = 1024 * 1024
+HOLE = 4096
+ZEROS = bytes(HOLE)
 MAX_DEPTH = 200
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo that took a file's place must not hang us
@@ -24,19 +27,13 @@ Entry = Dict[str, Any]
 
 
 def describe(name: bytes, fd: int) -> Optional[Entry]:
-    """What C(name) is in the directory C(fd), as a manifest entry without path and sha256; None if it is not there."""
+    """The mode and the type (file, dir, link or special) of C(name) in the directory C(fd); None if it is not there."""
     try:
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
-    entry = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid, "mtime_ns": status.st_mtime_ns}
-    if stat.S_ISREG(status.st_mode):
-        return dict(entry, type="file", size=status.st_size)
-    if stat.S_ISDIR(status.st_mode):
-        return dict(entry, type="dir")
-    if stat.S_ISLNK(status.st_mode):
-        return dict(entry, type="link", target=to_text(os.readlink(name, dir_fd=fd)))
-    return dict(entry, type="special")
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
+    return {"mode": stat.S_IMODE(mode), "type": kinds.get(stat.S_IFMT(mode), "special")}
 
 
 def listing(fd: int) -> List[bytes]:
@@ -44,31 +41,33 @@ def listing(fd: int) -> List[bytes]:
     return sorted(os.fsencode(name) for name in os.listdir(fd))
 
 
-def digest(name: bytes, fd: int) -> Optional[str]:
-    """SHA-256 of a regular file in hex; None when it may not be read or is no regular file."""
-    try:
-        source = os.open(name, READ, dir_fd=fd)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(source).st_mode):
-            return None
-        return pump(source, None)
-    finally:
-        os.close(source)
-
-
-def pump(source: int, target: Optional[int]) -> str:
+def pump(source: int, target: Optional[int], sparse: bool = False) -> str:
     """Read one descriptor to its end, write it all to the other if there is one, return the SHA-256 in hex."""
     sha = hashlib.sha256()
     while True:
         block = os.read(source, CHUNK)
         if not block:
-            return sha.hexdigest()
+            break
         sha.update(block)
-        rest = memoryview(block)
-        while target is not None and rest:
+        if target is not None:
+            write(target, block, sparse)
+    return sha.hexdigest()
+
+
+def write(target: int, content: bytes, sparse: bool = False) -> None:
+    """Write all of it where the file ends; if it shall be sparse, with holes for blocks of zeros."""
+    if not sparse:
+        rest = memoryview(content)
+        while rest:
             rest = rest[os.write(target, rest) :]
+        return
+    for start in range(0, len(content), HOLE):
+        piece = content[start : start + HOLE]
+        if piece == ZEROS[: len(piece)]:
+            os.lseek(target, len(piece), os.SEEK_CUR)
+        else:
+            write(target, piece)
+    os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
 
 
 def parent_of(path: bytes) -> int:
@@ -113,7 +112,7 @@ def remove(name: bytes, fd: int, depth: int = 0) -> None:
     if found is None:
         return
     if found["type"] != "dir":
-        os.unlink(name, dir_fd=fd)
+        despite_flags(lambda: os.unlink(name, dir_fd=fd), name, fd)
         return
     check_depth(name, depth)
     inner = enter(name, fd)
@@ -122,7 +121,7 @@ def remove(name: bytes, fd: int, depth: int = 0) -> None:
             remove(child, inner, depth + 1)
     finally:
         os.close(inner)
-    os.rmdir(name, dir_fd=fd)
+    despite_flags(lambda: os.rmdir(name, dir_fd=fd), name, fd)
 
 
 def check_depth(path: bytes, depth: int) -> None:

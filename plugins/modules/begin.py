@@ -40,10 +40,31 @@ options:
       - Absolute paths of what the release may change. Directories are snapshotted with all below them.
       - A path that does not exist is recorded as absent and removed when the host is restored.
       - What is created inside a directory of this list is removed when the host is restored.
-      - Sockets, devices and pipes are left alone. Hard links are restored as separate files. Extended attributes are not recorded.
+      - Everything comes back as it was. Content, mode, owner, modification time, extended attributes (POSIX ACLs, SELinux labels and
+        capabilities among them), links, hard links inside the paths, pipes and devices. Sockets are left alone.
+      - A file that is the same since the last snapshot, by device, inode, size, mtime and ctime, is not read again.
     type: list
     elements: str
     default: []
+  exclude:
+    description:
+      - Patterns of what is below O(paths) and is neither kept nor restored nor removed, such as C(*.pid) or C(/opt/shop/cache/*).
+      - C(*) stands for any text, C(?) for one character, C([abc]) for one of them. A pattern with C(/) is matched with the whole path, where
+        C(*) may stand for several directories; another with the last part of the path.
+    type: list
+    elements: str
+    default: []
+  cross_mounts:
+    description: Also what is mounted below O(paths). Otherwise a mounted file system is left alone, and must be mounted when the host is restored.
+    type: bool
+    default: false
+  immutable:
+    description:
+      - Files with the flag immutable or append-only cannot be put back. V(refuse) names them and refuses the host.
+      - V(lift) has a restore take the flags away and set them again.
+    type: str
+    choices: [refuse, lift]
+    default: refuse
   services:
     description: Systemd units that are brought back to their present state when the host is restored.
     type: list
@@ -79,6 +100,14 @@ options:
     description: How many snapshots are kept. Last known good is always kept.
     type: int
     default: 3
+  keep_days:
+    description: Snapshots older than so many days are dropped, but for last known good. 0 is no limit.
+    type: int
+    default: 0
+  keep_bytes:
+    description: The oldest snapshots are dropped while all of them take more bytes than this, but for last known good. 0 is no limit.
+    type: int
+    default: 0
 seealso:
   - module: onprem.rollout.commit
   - module: onprem.rollout.restore
@@ -108,10 +137,12 @@ transaction:
   returned: success
   type: str
 snapshot:
-  description: The C(id) of the snapshot, null in check mode, and how many C(files) and C(bytes) it holds. Null if skipped.
+  description:
+    - The C(id) of the snapshot, null in check mode, and how many C(files) and C(bytes) it holds. Null if skipped.
+    - How many files were C(read) because they had changed since the last snapshot, and how many bytes had to be C(stored).
   returned: success
   type: dict
-  sample: {"id": "20250131T235959Z-1f2e3d4c", "files": 12, "bytes": 48213}
+  sample: {"id": "20250131T235959Z-1f2e3d4c", "files": 12, "bytes": 48213, "read": 2, "stored": 812}
 phase:
   description: The phase of the transaction in the record.
   returned: success
@@ -133,7 +164,7 @@ refused:
 reason:
   description: >-
     One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(sick), V(no_space),
-    V(unreadable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
+    V(unreadable), V(immutable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
@@ -160,7 +191,12 @@ ARGUMENTS: Dict[str, Any] = {
         "abandoned": {"type": "str", "default": ""},
         "min_free": {"type": "int", "default": 64 * 1024 * 1024},
         "lease": {"type": "int", "default": 1800},
+        "exclude": {"type": "list", "elements": "str", "default": []},
+        "cross_mounts": {"type": "bool", "default": False},
+        "immutable": {"type": "str", "choices": ["refuse", "lift"], "default": "refuse"},
         "keep": {"type": "int", "default": 3},
+        "keep_days": {"type": "int", "default": 0},
+        "keep_bytes": {"type": "int", "default": 0},
     },
     "supports_check_mode": True,
 }

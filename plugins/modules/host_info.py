@@ -55,7 +55,9 @@ in_progress:
   returned: success
   type: bool
 snapshots:
-  description: Each snapshot's C(id), C(files), C(bytes) and C(created), oldest first.
+  description:
+    - Each snapshot's C(id), C(files), C(bytes) and C(created), oldest first, and the bytes that were C(stored) for it alone.
+    - C(damaged) lists what M(onprem.rollout.verify) found lost.
   returned: success
   type: list
   elements: dict
@@ -90,13 +92,13 @@ def run(module: AnsibleModule) -> Outcome:
     state_dir = local(module.params["state_dir"])
     record = _record.load(state_dir)
     found = _record.open_transaction(record)
-    size = _snapshot.estimate(_snapshot.resolve(module.params["paths"], state_dir))
+    size = _snapshot.estimate(state_dir, _snapshot.resolve(module.params["paths"], state_dir))
     result = {
         "record": record,
         "in_progress": found is not None and found["phase"] != "inconsistent",
         "snapshots": _snapshot.summaries(state_dir),
         "free_bytes": free_bytes(state_dir),
-        "estimate": {"files": size["files"], "bytes": size["bytes"]},
+        "estimate": {"files": size.files, "bytes": size.bytes},
         "systemd": _services.present(),
         "python": platform.python_version(),
     }

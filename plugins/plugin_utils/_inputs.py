@@ -180,8 +180,11 @@ SCALARS = {
     "rollout_step_timeout": 1,
     "rollout_lease": 1,
     "rollout_keep": 1,
+    "rollout_keep_days": 0,
+    "rollout_keep_bytes": 0,
     "rollout_min_free": 0,
 }
+CHOICES: dict[str, tuple[Any, ...]] = {"rollout_immutable": ("refuse", "lift"), "rollout_cross_mounts": (False, True)}
 
 
 def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:
@@ -191,7 +194,11 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         value = _filled(source, variables.get(name, least), variables, f"{where}{name}", problems, least)
         if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < least:
             problems.append(Problem(f"{where}{name}", value, f"write a whole number from {least} on, without a unit"))
-    for name in ("rollout_services", "rollout_restart"):
+    for name, allowed in CHOICES.items():
+        value = _filled(source, variables.get(name, allowed[0]), variables, f"{where}{name}", problems, allowed[0])
+        if value not in allowed:
+            problems.append(Problem(f"{where}{name}", value, f"write {' or '.join(str(item).lower() for item in allowed)}"))
+    for name in ("rollout_services", "rollout_restart", "rollout_exclude"):
         value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(Problem(f"{where}{name}", value, "write a list of strings"))

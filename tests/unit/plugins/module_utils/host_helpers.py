@@ -22,9 +22,9 @@ NEW = {"name": "shop", "version": "2.0", "digest": "2" * 64}
 
 
 def fingerprint(top):
-    """Every path below a directory (or the one file) with all that must come back: type, mode, owner, time, content."""
+    """Every path below a directory (or the one file) with all that must come back: type, mode, owner, time, xattrs, links, content."""
     top = os.fsencode(top)
-    found = {}
+    found, links = {}, {}
     queue = [top]
     while queue:
         path = queue.pop()
@@ -32,7 +32,10 @@ def fingerprint(top):
             status = os.lstat(path)
         except FileNotFoundError:
             continue
-        facts = [stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns]
+        facts = [stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev]
+        facts.append(tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(os.listxattr(path, follow_symlinks=False))))
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            links.setdefault((status.st_dev, status.st_ino), []).append(path)
         if stat.S_ISREG(status.st_mode):
             with open(path, "rb") as source:
                 facts.append(hashlib.sha256(source.read()).hexdigest())
@@ -41,6 +44,9 @@ def fingerprint(top):
         elif stat.S_ISDIR(status.st_mode):
             queue.extend(os.path.join(path, name) for name in os.listdir(path))
         found[path] = tuple(facts)
+    for paths in links.values():
+        for path in paths:
+            found[path] += (tuple(sorted(paths)),)
     return found
 
 
@@ -134,6 +140,11 @@ class Host:
             "min_free": 0,
             "lease": 600,
             "keep": 3,
+            "keep_days": 0,
+            "keep_bytes": 0,
+            "exclude": [],
+            "cross_mounts": False,
+            "immutable": "refuse",
         }
         base.update(options)
         return _transaction.begin(base, check_mode, self.clock, self.check, self.command)

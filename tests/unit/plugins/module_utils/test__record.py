@@ -86,7 +86,7 @@ OUTCOMES = [
 
 @pytest.mark.parametrize(("phase", "following", "outcome", "installed", "good"), OUTCOMES)
 def test_the_end_of_a_transaction_is_one_write(tmp_path, phase, following, outcome, installed, good):
-    moved = _record.advance(str(tmp_path), record(phase), following, NOW + 61.5, reason="because")
+    moved = _record.advance(str(tmp_path), record(phase), following, NOW + 61.5, good, reason="because")
     assert moved["installed"] == installed
     assert moved["last_known_good"] == good
     assert moved["history"] == [

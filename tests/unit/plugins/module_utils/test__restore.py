@@ -109,10 +109,11 @@ def test_a_damaged_snapshot_makes_the_host_inconsistent_and_changes_no_file(host
     host.begin()
     upgrade(host.tree)
     new = inside(host)
-    for top, _dirs, names in os.walk(os.path.join(host.state_dir, "objects")):
-        for name in names:
-            write(os.path.join(top, name), b"rotten")
-    with pytest.raises(RolloutError, match=r"app/data/config .object"):
+    for name in os.listdir(os.path.join(host.state_dir, "packs")):
+        if name.endswith(".pack"):
+            place = os.path.join(host.state_dir, "packs", name)
+            write(place, b"?" * os.path.getsize(place))
+    with pytest.raises(RolloutError, match=r"app/.* .object [0-9a-f]+. is damaged or lost"):
         host.restore()
     assert inside(host) == new
     assert host.phase() == "inconsistent"

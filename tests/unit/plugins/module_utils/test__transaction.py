@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _snapshot
+from ansible_collections.onprem.rollout.plugins.module_utils import _objects, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, OTHER, RUN, fingerprint, upgrade, write
 
@@ -41,6 +41,8 @@ def test_begin_writes_the_record_and_the_snapshot_and_touches_nothing_else(host)
         "restart": ["restart-it"],
         "checks": [{"type": "file", "path": "/"}],
         "keep": 3,
+        "keep_days": 0,
+        "keep_bytes": 0,
     }
     for path, facts in state(host).items():
         assert facts[1] == (0o700 if os.path.isdir(path) else 0o600), path
@@ -74,18 +76,20 @@ def test_begin_refuses_bad_input_before_it_changes_anything(host, monkeypatch, o
         host.begin(check_mode, **options)
     assert caught.value.reason == reason
     assert fingerprint(host.tree) == before
-    assert not os.path.exists(os.path.join(host.state_dir, "record.json"))
+    assert not os.path.exists(os.path.join(host.state_dir, "record.json")) or host.record()["transaction"] is None
 
 
 def test_begin_refuses_a_full_disk_with_both_numbers(host, monkeypatch):
     class Full:
-        f_bavail, f_frsize = 5, 4096
+        f_bavail, f_frsize = 1, 4096
 
     monkeypatch.setattr(os, "statvfs", lambda _path: Full)
-    with pytest.raises(Refused, match=r"needs \d{5} bytes and 0 are to stay free .min_free., but only 20480 are free") as caught:
+    with pytest.raises(Refused, match=r"needs \d{4} bytes and 0 are to stay free .min_free., but only 4096 are free") as caught:
         host.begin()
-    assert caught.value.details["free"] == 20480
-    assert caught.value.details["needed"] > 20480
+    assert caught.value.details["free"] == 4096
+    assert caught.value.details["needed"] > 4096
+    assert host.record()["transaction"] is None
+    assert _snapshot.names(host.state_dir) == []
 
 
 def test_begin_refuses_a_sick_host_with_the_results(host):
@@ -165,12 +169,12 @@ def test_a_snapshot_that_cannot_be_taken_leaves_nothing_behind(host, monkeypatch
         raise OSError(28, "No space left on device")
 
     before = fingerprint(host.tree)
-    monkeypatch.setattr(_snapshot, "_store_object", full)
+    monkeypatch.setattr(_objects.Objects, "add", full)
     with pytest.raises(OSError, match=r"No space"):
         host.begin()
     assert fingerprint(host.tree) == before
     assert host.phase() == "restored"
-    assert sorted(os.listdir(host.state_dir)) == ["lock", "objects", "record.json", "snapshots"]
+    assert sorted(os.listdir(host.state_dir)) == ["lock", "objects", "packs", "record.json", "snapshots"]
     assert os.listdir(os.path.join(host.state_dir, "snapshots")) == []
 
 
