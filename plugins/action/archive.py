@@ -82,9 +82,7 @@ class ActionModule(ActionBase):
         if not Releases.named(version) or not os.path.isabs(dest):
             return False
         releases = Releases(dest)
-        answer = self._low_level_execute_command(
-            f"test -d {shlex.quote(releases.path(version))} && cat {shlex.quote(releases.marker_path(version))}"
-        )
+        answer = self._low_level_execute_command(f"test -d {shlex.quote(releases.path(version))} && cat {shlex.quote(releases.marker_path(version))}")
         try:
             marker = json.loads(answer.get("stdout") or "null") if answer.get("rc") == 0 else None
             wanted = (arguments.get("sha256"), int(arguments.get("strip") or 0))

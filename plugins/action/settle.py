@@ -34,10 +34,12 @@ class ActionModule(ActionBase):
         result.update(changed=False, record=record, abandoned=None, settled=None)
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
-            raise AnsibleActionFail(
+            msg = (
                 f"This host is inconsistent since {clean(transaction.get('updated'))}: {clean(transaction.get('reason'))}. Its restore could not "
-                "be proven and nobody touches it until an operator has looked. To try the restore again: onprem.rollout.restore with force: true"
+                "be proven and nobody touches it until an operator has looked. To try the restore again: "
+                "ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
             )
+            return {**result, "failed": True, "msg": msg}
         if transaction.get("phase") not in FORWARD:
             return result
         holder = transaction.get("holder") or {}

@@ -222,8 +222,9 @@ def _coherent(check: Mapping[str, Any], where: str, problems: List[str]) -> None
     consecutive, interval, deadline = timing  # type: Any, Any, Any
     if (consecutive - 1) * interval > deadline:
         problems.append(
-            "{0}.consecutive: {1}: {1} successes {2:g} s apart cannot happen within {3:g} s; raise the deadline or lower the "
-            "interval".format(where, consecutive, interval, deadline)
+            "{0}.consecutive: {1}: {1} successes {2:g} s apart cannot happen within {3:g} s; raise the deadline or lower the interval".format(
+                where, consecutive, interval, deadline
+            )
         )
 
 
@@ -317,6 +318,5 @@ def failed(results: List[Result]) -> List[Result]:
 def describe(results: List[Result]) -> str:
     """The results in one line: each check with what was seen, what was expected, and after how long."""
     return "; ".join(
-        "{name}: {seen}, expected {expected}, after {seconds:.1f} s and {attempts} attempt{0}".format("s" * (item["attempts"] != 1), **item)
-        for item in results
+        "{name}: {seen}, expected {expected}, after {seconds:.1f} s and {attempts} attempt{0}".format("s" * (item["attempts"] != 1), **item) for item in results
     )

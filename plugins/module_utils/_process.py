@@ -21,9 +21,7 @@ def run(argv: List[str], timeout: Optional[float] = None, cwd: Optional[str] = N
     The program gets its own session, so that a timeout ends its children too. OSError when it cannot be started.
     """
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, close_fds=True, start_new_session=True
-        )
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, close_fds=True, start_new_session=True)
         code = None  # type: Optional[int]
         try:
             code = process.wait(timeout)

@@ -44,8 +44,7 @@ class Releases:
         """Where a release is, or will be. Refused when its version cannot name a directory."""
         if not self.named(version):
             raise Refused(
-                "The version {0!r} cannot name a directory. Write letters, digits and . + ~ _ -, beginning with a letter "
-                "or a digit.".format(version),
+                "The version {0!r} cannot name a directory. Write letters, digits and . + ~ _ -, beginning with a letter or a digit.".format(version),
                 "bad_version",
             )
         return os.path.join(self.root, version)
@@ -103,8 +102,9 @@ class Releases:
         needed, free = sum(member.size for member in members), free_bytes(self.root)
         if needed > free:
             raise Refused(
-                "The release needs {0} bytes under {1}, where {2} are free. Nothing was unpacked. Free some space, or keep fewer "
-                "releases.".format(needed, self.root, free),
+                "The release needs {0} bytes under {1}, where {2} are free. Nothing was unpacked. Free some space, or keep fewer releases.".format(
+                    needed, self.root, free
+                ),
                 "no_space",
             )
         path, partial, old = self.path(version), self._hidden(version, "partial"), self._hidden(version, "old")
@@ -145,9 +145,7 @@ class Releases:
     def versions(self) -> List[str]:
         """What is unpacked here, by name."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(
-                name for name in os.listdir(self.root) if VERSION.match(name) and os.path.isdir(os.path.join(self.root, name))
-            )
+            return sorted(name for name in os.listdir(self.root) if VERSION.match(name) and os.path.isdir(os.path.join(self.root, name)))
         return []
 
     def remove(self, version: str) -> None:
@@ -187,4 +185,3 @@ def _remove(path: str) -> None:
         shutil.rmtree(to_bytes(path))
     else:
         remove_quietly(path)
-

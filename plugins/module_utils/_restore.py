@@ -12,7 +12,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _putback, _services, _snapshot
-from ._checks import describe, failed
+from ._checks import describe
+from ._checks import failed as failed_checks
 from ._checks import run as run_checks
 from ._errors import Outcome, RolloutError
 from ._fence import VARIABLE, fence
@@ -30,12 +31,16 @@ def restore(
     transaction: Optional[str] = None,
     reason: str = "",
     force: bool = False,
+    failed: bool = False,
     check_mode: bool = False,
     clock: Callable[[], float] = time.time,
     check: Check = run_checks,
     command: _services.Command = run,
 ) -> Outcome:
-    """Restore the transaction of this run, or the named one, if there is something to restore."""
+    """Restore the transaction of this run, or the named one, if there is something to restore.
+
+    C(failed): the release failed on this host, which remembers it; not so when its wave is reverted, or after an outage.
+    """
     if not os.path.isdir(state_dir):
         return False, _result("untouched", None), {}
     with locked(state_dir, check_mode):
@@ -50,7 +55,7 @@ def restore(
         if check_mode:
             listed = [] if _untouched(found) else _putback.differences(_snapshot.load(state_dir, found["snapshot"]))
             return True, _result("restored", found, listed), _diff(listed)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed)
         return True, result, diff
 
 
@@ -73,7 +78,13 @@ def label(release: Dict[str, Any]) -> str:
 
 
 def settle(
-    state_dir: str, record: Record, reason: str, clock: Callable[[], float], check: Check, command: _services.Command
+    state_dir: str,
+    record: Record,
+    reason: str,
+    clock: Callable[[], float],
+    check: Check,
+    command: _services.Command,
+    failed: bool = False,
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
     """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error."""
     began = clock()
@@ -81,7 +92,8 @@ def settle(
     untouched = _untouched(transaction)
     reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
     release_reserve(state_dir)
-    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched)
+    failed = bool(transaction.get("failed") or (failed and not untouched))
+    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]
@@ -123,7 +135,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
     problems = _services.put_back(transaction.get("services") or {}, command)
     problems += _services.rerun(options.get("restart") or [], command)
     result["checks"] = check(options.get("checks") or [])
-    sick = failed(result["checks"])
+    sick = failed_checks(result["checks"])
     if sick:
         problems.append("the files are back, but the host is not healthy: {0}".format(describe(sick)))
     if problems:

@@ -16,7 +16,7 @@ from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, advance, iso, load, open_transaction, renew, start
+from ._record import Record, advance, failed_before, iso, load, open_transaction, renew, start
 from ._restore import Check, inconsistent, label, prune, settle
 from ._store import examine, free_bytes, locked, prepare, release_reserve, reserve, show
 
@@ -49,8 +49,11 @@ def begin(
         if unsettled and not check_mode:
             reason = "found in phase {0} when {1} began".format(record["transaction"]["phase"], label(options["release"]))
             record = settle(state_dir, record, reason, clock, check, command)[0]
+        installed = (record["installed"] or {}).get("digest") == options["release"]["digest"]
+        if not installed and not options.get("retry_failed"):
+            _refuse_failed(record, options["release"])
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
-        if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
+        if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
         size = _preflight(state_dir, record, paths, options["min_free"])
         if check_mode:
@@ -91,6 +94,23 @@ def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
             transaction=found["id"],
         )
     return True
+
+
+def _refuse_failed(record: Record, release: Dict[str, Any]) -> None:
+    """A release that failed on this host would fail again, until it changes or an operator knows better."""
+    found = failed_before(record, release["digest"])
+    if found:
+        raise Refused(
+            "{0} failed on this host before ({1}, {2}): {3}. Nothing was touched. Build it anew, or, with the cause mended, try this very "
+            "release again with rollout_retry_failed: true.".format(label(release), found.get("at"), times(found["times"]), found.get("reason")),
+            "failed_before",
+            failed=found,
+        )
+
+
+def times(number: int) -> str:
+    """R(3) is R("3 times")."""
+    return "once" if number == 1 else "{0} times".format(number)
 
 
 def _baseline(checks: List[Dict[str, Any]], check: Check) -> List[Dict[str, Any]]:

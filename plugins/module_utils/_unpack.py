@@ -29,11 +29,11 @@ from ._errors import Refused, RolloutError
 from ._store import fsync_dir, show
 
 CHUNK = 1024 * 1024
-MAX_BYTES = 8 * 1024 ** 3
+MAX_BYTES = 8 * 1024**3
 MAX_MEMBERS = 1000000
 MAX_LINKS = 40
 HEADERS = 8192  # bytes of headers and padding per member, many times what tar writes
-MAX_TIME = 2 ** 33
+MAX_TIME = 2**33
 Parts = Tuple[bytes, ...]
 
 # index: its place in the archive. kind: file, dir, link or hardlink.

@@ -178,9 +178,7 @@ def _phase(module: AnsibleModule) -> Optional[str]:
 
 def _message(sick: List[Dict[str, Any]], results: List[Dict[str, Any]]) -> str:
     required = sum(1 for result in results if result["level"] == "required")
-    return "This host is not healthy: {0} of {1} required check{2} failed. {3}".format(
-        len(sick), required, "s" * (required != 1), _checks.describe(sick)
-    )
+    return "This host is not healthy: {0} of {1} required check{2} failed. {3}".format(len(sick), required, "s" * (required != 1), _checks.describe(sick))
 
 
 def run(module: AnsibleModule) -> Tuple[bool, Dict[str, Any], Dict[str, Any]]:

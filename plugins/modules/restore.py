@@ -35,6 +35,12 @@ options:
     description: Why the host is restored, for the record and the history.
     type: str
     default: ""
+  failed:
+    description:
+      - Whether the release failed on this host by itself. The host then remembers it, and M(onprem.rollout.begin) refuses to try it again.
+      - Leave it off when the host goes back with its wave, or after an outage, which is no verdict on the release.
+    type: bool
+    default: false
   force:
     description: Also restore an inconsistent host.
     type: bool
@@ -104,6 +110,7 @@ ARGUMENTS: Dict[str, Any] = {
         "holder": {"type": "dict", "default": {}},
         "transaction": {"type": "str"},
         "reason": {"type": "str", "default": ""},
+        "failed": {"type": "bool", "default": False},
         "force": {"type": "bool", "default": False},
     },
     "supports_check_mode": True,
@@ -118,6 +125,7 @@ def run(module: AnsibleModule) -> Outcome:
         transaction=params["transaction"],
         reason=params["reason"],
         force=params["force"],
+        failed=params["failed"],
         check_mode=module.check_mode,
     )
 

@@ -385,8 +385,6 @@ class Conductor:
         self._tell("wave", now, run=run, detail=state.value)
         return True
 
-    def _tell(
-        self, kind: str, now: float, host: str = "", state: State | None = None, run: _WaveRun | None = None, detail: str = ""
-    ) -> None:
+    def _tell(self, kind: str, now: float, host: str = "", state: State | None = None, run: _WaveRun | None = None, detail: str = "") -> None:
         ring, number = (run.plan.ring.name, run.number) if run else ("", 0)
         self.events.append(Event(kind, now, host, state, ring, number, detail))

@@ -45,11 +45,7 @@ PREFIX = "onprem.rollout."
 DEEPEST = 40
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
-    | {
-        prefix + name
-        for prefix in ("", "ansible.builtin.", "ansible.legacy.")
-        for name in ("gather_facts", "setup", "validate_argument_spec")
-    }
+    | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}
 )
 INSTEAD = {
     "ignore_errors": "leave it out; a payload that failed would be committed",
@@ -128,9 +124,7 @@ class Core:
         self._inventory = strategy._inventory
         self._iterator = iterator
         self._play = iterator._play
-        self._hosts: dict[str, Any] = {
-            host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)
-        }
+        self._hosts: dict[str, Any] = {host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)}
         self._last: dict[str, Any] = {}
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
@@ -168,16 +162,12 @@ class Core:
         for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
             value = context.CLIARGS.get(option)
             if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
-                problems.append(
-                    Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all")
-                )
+                problems.append(Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all"))
         return problems
 
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""
-        values: dict[str, Any] = self._strategy._variable_manager.get_vars(
-            play=self._play, host=self._hosts[host]
-        )
+        values: dict[str, Any] = self._strategy._variable_manager.get_vars(play=self._play, host=self._hosts[host])
         return values
 
     def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
@@ -243,19 +233,19 @@ class Core:
         return False
 
     def _restores(self, tasks: Iterable[Any]) -> bool:
-        return any(
-            self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore"
-            for task in tasks
-        )
+        return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
 
     # --- moving hosts ---
 
-    def turn_back(self, host: str) -> None:
+    def turn_back(self, host: str, why: str, blameless: bool) -> None:
         """Send the host from the place where it was last seen into the rescue of its transaction, whatever core thinks of it.
 
-        Past any rescue of the payload's own: that could talk the host into going on.
+        Past any rescue of the payload's own: that could talk the host into going on. The rescue reads why, and whether the
+        release is blameless, where core tells a rescue what failed.
         """
         self.again(host)
+        failure = {"failed": True, "msg": why, "blameless": blameless}
+        self._strategy._variable_manager.set_nonpersistent_facts(host, {"ansible_failed_result": failure})
         for _depth in range(DEEPEST):
             self._iterator.mark_host_failed(self._hosts[host])
             state, task = self._iterator.get_next_task_for_host(self._hosts[host], peek=True)

@@ -54,6 +54,7 @@ class Inputs:
     release: Mapping[str, Any]
     json_file: str
     reconnect_timeout: float
+    retry_failed: frozenset[str] = frozenset()
 
 
 def read(source: Source) -> tuple[Inputs, list[Problem]]:
@@ -98,7 +99,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
-    return Inputs(verb, plan, data, json_file, float(timeout)), problems
+    retry = frozenset(member.name for member in members if member.retry_failed)
+    return Inputs(verb, plan, data, json_file, float(timeout), retry), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str) -> tuple[list[Member], list[Problem]]:
@@ -123,7 +125,8 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
         pinned, problem = _pin(pin, version)
         problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
         hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
-        members.append(Member(host, tuple(names), hold or pinned))
+        retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
+        members.append(Member(host, tuple(names), hold or pinned, retry_failed))
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(_filled(source, variables.get(name) or "", variables, f"host {host}, {name}", problems, ""))
@@ -150,6 +153,15 @@ def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, 
     except ValueError as error:
         problems.append(Problem(where, raw, str(error)))
         return default
+
+
+def _switch(source: Source, variables: Mapping[str, Any], name: str, where: str, problems: list[Problem]) -> bool:
+    """A variable that is on or off; extra vars of the form key=value are text."""
+    value = _filled(source, variables.get(name, False), variables, f"{where}{name}", problems, False)
+    word = str(value).strip().lower()
+    if word not in ("true", "false", "yes", "no"):
+        problems.append(Problem(f"{where}{name}", value, "write true or false"))
+    return word in ("true", "yes")
 
 
 def _hold(value: Any) -> str | None:

@@ -76,9 +76,7 @@ def possible(action: ActionBase, name: str, arguments: dict[str, Any], task_vars
     return known_interpreter(action, task_vars) is not None and can_be_light(action) and not needs_the_host(arguments, spec)
 
 
-def run(
-    action: ActionBase, name: str, arguments: dict[str, Any], task_vars: dict[str, Any], attachment: tuple[str, bytes] | None = None
-) -> dict[str, Any]:
+def run(action: ActionBase, name: str, arguments: dict[str, Any], task_vars: dict[str, Any], attachment: tuple[str, bytes] | None = None) -> dict[str, Any]:
     """The result of the module C(onprem.rollout.<name>) on the host of this action.
 
     attachment: an option and the content of the file it shall name on the host; only where a light run is possible.

@@ -23,11 +23,13 @@ class Member:
 
     rings: the names of every ring that claims it; more than one is a problem, none means the default ring.
     hold: why the customer wants it left alone, or None.
+    retry_failed: a release that failed on it before is tried again.
     """
 
     name: str
     rings: tuple[str, ...] = ()
     hold: str | None = None
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,7 @@ class Plan:
         return sum(len(ring.waves) for ring in self.rings)
 
 
-def make_plan(
-    release: Release, rings: Iterable[Ring], members: Iterable[Member], default_ring: str, declared: bool
-) -> tuple[Plan, list[Problem]]:
+def make_plan(release: Release, rings: Iterable[Ring], members: Iterable[Member], default_ring: str, declared: bool) -> tuple[Plan, list[Problem]]:
     """Put every member into a wave.
 
     declared: the customer wrote the rings, so a ring that nobody is in is a mistake; of the default rings it is not.
@@ -91,9 +91,7 @@ def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], d
         if len(member.rings) > 1:
             both = " and ".join(member.rings)
             problems.append(Problem(f"host {member.name}", member.rings, f"is in the rings {both}; leave it in one of them"))
-        problems.extend(
-            Problem(f"host {member.name}, rollout_ring", ring, f"no such ring; {allowed}") for ring in member.rings if ring not in names
-        )
+        problems.extend(Problem(f"host {member.name}, rollout_ring", ring, f"no such ring; {allowed}") for ring in member.rings if ring not in names)
     if not members:
         problems.append(Problem("hosts", [], "no host of the inventory takes part; check the play's hosts and --limit"))
     elif declared:

@@ -89,8 +89,10 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(f"\nansible-core {core}, Python {platform.python_version()}, {os.cpu_count()} CPUs, {chosen.hosts} hosts, {AT_ONCE} at a time, "
-          f"medians of {chosen.rounds} interleaved rounds\n")
+    print(
+        f"\nansible-core {core}, Python {platform.python_version()}, {os.cpu_count()} CPUs, {chosen.hosts} hosts, {AT_ONCE} at a time, "
+        f"medians of {chosen.rounds} interleaved rounds\n"
+    )
     print(table(ways, costs, starts, chosen.hosts))
     return 0
 

@@ -113,9 +113,7 @@ class Fleet:
     def _read(self) -> list[Host]:
         groups = yaml.safe_load(self.inventory.read_text())["all"]["children"]
         return [
-            Host(name, hostvars["fleet_container"], hostvars["ansible_host"])
-            for group in groups.values()
-            for name, hostvars in (group["hosts"] or {}).items()
+            Host(name, hostvars["fleet_container"], hostvars["ansible_host"]) for group in groups.values() for name, hostvars in (group["hosts"] or {}).items()
         ]
 
     def each(self, act: Callable[[Host], Value]) -> list[Value]:
@@ -135,9 +133,7 @@ class Fleet:
 
     def cpu_seconds(self) -> float:
         """CPU seconds that all hosts have used since they were started."""
-        return sum(
-            int(path.read_text()) / 1e9 if path.name == "cpuacct.usage" else int(path.read_text().split()[1]) / 1e6 for path in self._usage
-        )
+        return sum(int(path.read_text()) / 1e9 if path.name == "cpuacct.usage" else int(path.read_text().split()[1]) / 1e6 for path in self._usage)
 
     def reset(self) -> None:
         """Every host at 1.0, its disk quiet."""

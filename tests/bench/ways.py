@@ -17,10 +17,7 @@ from time import monotonic
 from hosts import BENCH, REPO, BenchError, Fleet
 
 AT_ONCE = 4
-SSH_OPTIONS = (
-    "-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-    "-o LogLevel=ERROR -o IdentitiesOnly=yes"
-)
+SSH_OPTIONS = "-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes"
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,9 @@ class Runner:
         # A file: a kept connection would hold a pipe open.
         with log.open("wb") as out:
             began = monotonic()
-            done = subprocess.run([*argv, *extra], env={**self._kept, **environment}, cwd=self.work, stdin=subprocess.DEVNULL,
-                                  stdout=out, stderr=subprocess.STDOUT, timeout=600)
+            done = subprocess.run(
+                [*argv, *extra], env={**self._kept, **environment}, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, timeout=600
+            )
             seconds = monotonic() - began
         cpu = self._cpu_seconds() - cpu
         if done.returncode:

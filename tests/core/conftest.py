@@ -74,9 +74,7 @@ class Fleet:
             "rollout_state_dir": "{{ state }}",
             "rollout_paths": ["{{ app }}"],
             "rollout_payload": "writes",
-            "rollout_checks": [
-                {"name": "version", "type": "command", "argv": ["grep", "-q", "^[12]", "{{ app }}/version"], "deadline": 1, "interval": 0.2}
-            ],
+            "rollout_checks": [{"name": "version", "type": "command", "argv": ["grep", "-q", "^[12]", "{{ app }}/version"], "deadline": 1, "interval": 0.2}],
             "rollout_release": {"name": "shop", "version": "2.0", "artifacts": []},
             "rollout_reconnect_timeout": 30,
         }
@@ -106,9 +104,7 @@ class Fleet:
         data = {
             "all": {
                 "vars": {**self.defaults, **self.variables, **variables},
-                "children": {
-                    group: {"hosts": {host: hostvars.get(host, {}) for host in hosts}} for group, hosts in self.groups.items()
-                },
+                "children": {group: {"hosts": {host: hostvars.get(host, {}) for host in hosts}} for group, hosts in self.groups.items()},
             }
         }
         path = self.root / "inventory.yml"
@@ -155,10 +151,7 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path):
     def make(**groups: int | list[str]) -> Fleet:
-        named = {
-            f"rollout_{group}": hosts if isinstance(hosts, list) else [f"{group}{index}" for index in range(hosts)]
-            for group, hosts in groups.items()
-        }
+        named = {f"rollout_{group}": hosts if isinstance(hosts, list) else [f"{group}{index}" for index in range(hosts)] for group, hosts in groups.items()}
         return Fleet(tmp_path, named)
 
     return make

@@ -49,17 +49,19 @@ def tarball(files: dict[str, bytes]) -> bytes:
 
 def release_file(version: str, path: Path, content: bytes) -> str:
     """Extra vars for ansible-playbook. JSON strings are YAML, whatever the path contains."""
-    return "\n".join([
-        "---",
-        "rollout_release:",
-        "  name: shop",
-        f'  version: "{version}"',
-        "  artifacts:",
-        f"    - path: {json.dumps(str(path))}",
-        f"      size: {len(content)}",
-        f"      sha256: {hashlib.sha256(content).hexdigest()}",
-        "",
-    ])
+    return "\n".join(
+        [
+            "---",
+            "rollout_release:",
+            "  name: shop",
+            f'  version: "{version}"',
+            "  artifacts:",
+            f"    - path: {json.dumps(str(path))}",
+            f"      size: {len(content)}",
+            f"      sha256: {hashlib.sha256(content).hexdigest()}",
+            "",
+        ]
+    )
 
 
 def build(directory: Path) -> None:

@@ -65,9 +65,7 @@ class Supervisor:
         self.ending = False
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=_die_with_parent
-        )
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=_die_with_parent)
         self.started = self.clock()
         self.starts += 1
         _log(f"started, pid {self.process.pid}")

@@ -19,8 +19,22 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 FULL_NAME = "onprem.rollout"
 # Everything that may stand at the top of the artifact; a new name is a decision.
-TOP = {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "changelogs", "docs", "execution-environment.yml",
-       "inventories", "meta", "playbooks", "plugins", "requirements", "roles"}
+TOP = {
+    "CHANGELOG.md",
+    "FILES.json",
+    "LICENSE",
+    "MANIFEST.json",
+    "README.md",
+    "changelogs",
+    "docs",
+    "execution-environment.yml",
+    "inventories",
+    "meta",
+    "playbooks",
+    "plugins",
+    "requirements",
+    "roles",
+}
 REQUIRED = {"README.md", "LICENSE", "CHANGELOG.md", "meta/runtime.yml", "meta/execution-environment.yml", "requirements/runtime.txt"}
 LITTER = ("__pycache__", ".pyc", ".mypy_cache", ".pytest_cache", ".hypothesis", ".build", ".git", ".tar.gz")
 # Directories of plugins by the type that ansible-doc knows them by; documentation of an action stands in its module.
@@ -54,8 +68,12 @@ def judge_files(names):
 def judge_docs(installed, collections):
     problems = []
     env = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"}
-    expected = [(kind, path.stem) for directory, kind in DOCUMENTED.items() for path in sorted((installed / "plugins" / directory).glob("*"))
-                if path.suffix in (".py", ".yml") and not path.name.startswith("_")]
+    expected = [
+        (kind, path.stem)
+        for directory, kind in DOCUMENTED.items()
+        for path in sorted((installed / "plugins" / directory).glob("*"))
+        if path.suffix in (".py", ".yml") and not path.name.startswith("_")
+    ]
     expected += [("role", path.parent.parent.name) for path in sorted(installed.glob("roles/*/meta/argument_specs.yml"))]
     for kind in sorted({kind for kind, stem in expected}):
         names = ["{0}.{1}".format(FULL_NAME, stem) for other, stem in expected if other == kind]
@@ -78,8 +96,16 @@ def main():
         print("{0}: {1} files, {2} KiB".format(artifact.name, len(names), artifact.stat().st_size // 1024))
         problems = judge_files(names)
         # Alone on the path: a collection found elsewhere would count as installed.
-        run("ansible-galaxy", "collection", "install", "--offline", "--collections-path", str(work / "installed"), str(artifact),
-            ANSIBLE_COLLECTIONS_PATH=str(work / "installed"))
+        run(
+            "ansible-galaxy",
+            "collection",
+            "install",
+            "--offline",
+            "--collections-path",
+            str(work / "installed"),
+            str(artifact),
+            ANSIBLE_COLLECTIONS_PATH=str(work / "installed"),
+        )
         problems += judge_docs(work / "installed" / "ansible_collections" / "onprem" / "rollout", work / "installed")
     for problem in problems:
         print("check_artifact: " + problem, file=sys.stderr)

@@ -46,8 +46,10 @@ def candidates(version):
         if found:
             yield found
     for root in pyenv_roots():
+
         def patch(path):
             return [int(part) for part in re.findall(r"\d+", path.name)]
+
         for path in sorted(root.glob("versions/{0}.*".format(version)), key=patch, reverse=True):
             yield str(path / "bin" / "python")
 
@@ -56,8 +58,9 @@ def resolve(command, version):
     """The interpreter behind a command (a pyenv shim is a script), or None if it is not this version or cannot make a venv."""
     code = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
     try:
-        out = subprocess.run([command, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
-                             universal_newlines=True, timeout=30).stdout.split("\n")
+        out = subprocess.run(
+            [command, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, universal_newlines=True, timeout=30
+        ).stdout.split("\n")
     except (OSError, subprocess.SubprocessError):
         return None
     return out[1] if out[0] == version else None
@@ -92,8 +95,7 @@ def build(target, python, files, log):
             code = subprocess.call(argv, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         if code:
             tail = log.read_text(errors="replace").splitlines()[-25:]
-            sys.exit("\n".join(tail + ["env.py: failed ({0}): {1}".format(code, " ".join(argv)),
-                                       "env.py: run it by hand to see more; the log is " + str(log)]))
+            sys.exit("\n".join(tail + ["env.py: failed ({0}): {1}".format(code, " ".join(argv)), "env.py: run it by hand to see more; the log is " + str(log)]))
     (target / ".complete").write_text("\n".join(str(path) for path in files) + "\n")
 
 

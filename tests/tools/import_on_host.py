@@ -14,8 +14,7 @@ PACKAGE = "ansible_collections.onprem.rollout.plugins."
 
 
 def main():
-    names = sorted(kind + "." + path.stem for kind in ("module_utils", "modules")
-                   for path in (PLUGINS / kind).glob("*.py") if path.stem != "__init__")
+    names = sorted(kind + "." + path.stem for kind in ("module_utils", "modules") for path in (PLUGINS / kind).glob("*.py") if path.stem != "__init__")
     failed = []
     for name in names:
         try:

@@ -120,8 +120,6 @@ def test_keep_keeps_the_files_but_no_process(told: Told) -> None:
 
 
 def test_without_ansible_it_says_what_to_do(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, fleet.HERE / "story.py"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = subprocess.run([sys.executable, fleet.HERE / "story.py"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "make demo" in done.stderr

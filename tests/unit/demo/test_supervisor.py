@@ -67,9 +67,7 @@ def test_the_death_of_a_stable_service_is_its_first_again(tmp_path: Path) -> Non
 def test_a_service_that_ignores_term_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_GRACE", 0.1)
     ready = tmp_path / "ready"
-    tested = supervise(
-        tmp_path, f"import signal; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w'); signal.pause()", Clock()
-    )
+    tested = supervise(tmp_path, f"import signal; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w'); signal.pause()", Clock())
     tested.start()
     assert fleet.wait_until(ready.exists)
     tested.stop()

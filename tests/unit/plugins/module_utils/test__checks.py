@@ -51,9 +51,7 @@ def test_templates_are_taken_as_right(checks):
 
 
 def test_templates_are_not_taken_as_right_on_the_host():
-    assert _checks.validate([{"type": "tcp", "port": "{{ port }}"}], templated=True) == [
-        "checks[0].port: '{{ port }}': write a port, a number from 1 to 65535"
-    ]
+    assert _checks.validate([{"type": "tcp", "port": "{{ port }}"}], templated=True) == ["checks[0].port: '{{ port }}': write a port, a number from 1 to 65535"]
 
 
 WRONG = [
@@ -65,27 +63,34 @@ WRONG = [
     ([{"type": "tcp"}], "checks[0].port: is missing; every tcp check needs it"),
     ([{"type": "tcp", "port": 0}], "checks[0].port: 0: write a port, a number from 1 to 65535"),
     ([{"type": "tcp", "port": True}], "checks[0].port: True: write a port, a number from 1 to 65535"),
-    ([{"type": "tcp", "port": 1, "prot": 1, "name": "db"}],
-     "checks[0] (db).prot: 1: no such option of tcp; allowed: consecutive, deadline, host, interval, level, name, port, timeout, type"),
+    (
+        [{"type": "tcp", "port": 1, "prot": 1, "name": "db"}],
+        "checks[0] (db).prot: 1: no such option of tcp; allowed: consecutive, deadline, host, interval, level, name, port, timeout, type",
+    ),
     ([{"type": "tcp", "port": 1, "level": "optional"}], "checks[0].level: 'optional': allowed: required, advisory"),
-    ([{"type": "tcp", "port": 1, "interval": -1}], "checks[0].interval: -1: write seconds from 0 on, or a number with s, m or h, such as \"2m\""),
+    ([{"type": "tcp", "port": 1, "interval": -1}], 'checks[0].interval: -1: write seconds from 0 on, or a number with s, m or h, such as "2m"'),
     ([{"type": "tcp", "port": 1, "timeout": 0}], "checks[0].timeout: 0: write seconds, more than 0"),
     ([{"type": "tcp", "port": 1, "deadline": "soon"}], "checks[0].deadline: 'soon': write seconds from 0 on, or a number with s, m or h, such as \"2m\""),
     ([{"type": "tcp", "port": 1, "consecutive": 0}], "checks[0].consecutive: 0: write how many successes in a row, a number from 1 to 1000"),
-    ([{"type": "tcp", "port": 1, "consecutive": 4, "interval": 2, "deadline": 5}],
-     "checks[0].consecutive: 4: 4 successes 2 s apart cannot happen within 5 s; raise the deadline or lower the interval"),
+    (
+        [{"type": "tcp", "port": 1, "consecutive": 4, "interval": 2, "deadline": 5}],
+        "checks[0].consecutive: 4: 4 successes 2 s apart cannot happen within 5 s; raise the deadline or lower the interval",
+    ),
     ([{"type": "http", "url": "ftp://x"}], "checks[0].url: 'ftp://x': write an http:// or https:// URL, without a user name and without blanks"),
     ([{"type": "http", "url": "http://user@x/"}], "checks[0].url: 'http://user@x/': write an http:// or https:// URL, without a user name and without blanks"),
     ([{"type": "http", "url": "http://x", "status": "ok"}], "checks[0].status: 'ok': write an HTTP status or a list of them, a number from 100 to 599"),
     ([{"type": "http", "url": "http://x", "status": []}], "checks[0].status: []: write at least one status"),
     ([{"type": "http", "url": "http://x", "validate_certs": "maybe"}], "checks[0].validate_certs: 'maybe': write true or false"),
-    ([{"type": "systemd", "unit": "x", "state": "running"}],
-     "checks[0].state: 'running': allowed: active, inactive, failed, activating, deactivating, reloading"),
-    ([{"type": "command", "argv": "test -e x"}],
-     "checks[0].argv: 'test -e x': write a list: the program and its arguments, such as [/usr/bin/test, -e, /run/app.pid]"),
+    (
+        [{"type": "systemd", "unit": "x", "state": "running"}],
+        "checks[0].state: 'running': allowed: active, inactive, failed, activating, deactivating, reloading",
+    ),
+    (
+        [{"type": "command", "argv": "test -e x"}],
+        "checks[0].argv: 'test -e x': write a list: the program and its arguments, such as [/usr/bin/test, -e, /run/app.pid]",
+    ),
     ([{"type": "file", "path": "x"}], "checks[0].path: 'x': write an absolute path"),
-    ([{"type": "file", "path": "/x", "state": "absent", "contains": "y"}],
-     "checks[0].contains: 'y': a file that is absent contains nothing; leave it out"),
+    ([{"type": "file", "path": "/x", "state": "absent", "contains": "y"}], "checks[0].contains: 'y': a file that is absent contains nothing; leave it out"),
 ]
 
 

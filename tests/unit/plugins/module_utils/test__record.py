@@ -126,6 +126,7 @@ UNREADABLE = [
     ('{"schema": 1}', "record", "missing"),
     (json.dumps(record("prepared", transaction={"id": "x"})), "record", "transaction has no rollout, holder"),
     (json.dumps(record("prepared", transaction=[])), "record", "not a mapping"),
+    (json.dumps(dict(record("changing"), failed=[{"times": 1}])), "record", "failed is not a list"),
     (json.dumps(record("exploded")), "record", "phase 'exploded' is unknown"),
     (json.dumps(record("prepared", transaction=transaction(holder=None))), "record", "holder or options"),
 ]

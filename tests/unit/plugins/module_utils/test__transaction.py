@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import json
 import os
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _snapshot
+from ansible_collections.onprem.rollout.plugins.module_utils import _record, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, OTHER, RUN, fingerprint, upgrade, write
 
@@ -260,3 +261,46 @@ def test_a_newer_schema_stops_every_step(host):
             step()
     assert fingerprint(host.tree) == before
     assert RUN["run"] in content
+
+
+def fail(host, **options):
+    host.begin(**options)
+    upgrade(host.tree)
+    host.restore(reason="answers 500", failed=True)
+
+
+def test_a_release_that_failed_here_is_refused_until_it_is_forced(host):
+    fail(host)
+    record = host.record()
+    for check_mode in (False, True):
+        with pytest.raises(Refused, match=r"shop 2.0 failed on this host before \(2023-11-14T22:13:20Z, once\): answers 500.*rollout_retry_failed") as caught:
+            host.begin(check_mode)
+        assert (caught.value.reason, caught.value.details["failed"]["times"]) == ("failed_before", 1)
+    assert host.record() == record
+    fail(host, retry_failed=True)
+    assert [item["times"] for item in host.record()["failed"]] == [2]
+    host.begin(release=dict(NEW, digest="3" * 64))
+
+
+def test_a_commit_forgets_that_the_release_failed_and_nothing_else(host):
+    other = dict(NEW, version="2.1", digest="3" * 64)
+    fail(host)
+    fail(host, release=other)
+    host.begin(retry_failed=True)
+    host.verifying()
+    host.awaiting_commit()
+    host.commit()
+    assert [item["release"] for item in host.record()["failed"]] == [other]
+
+
+def test_the_installed_release_is_no_failure_to_be_refused(host):
+    park(host)
+    host.commit()
+    write(host.state_dir + "/record.json", json.dumps(dict(host.record(), failed=[{"release": NEW, "times": 1}])).encode())
+    assert host.begin()[1]["outcome"] == "skipped"
+
+
+def test_only_so_many_failures_are_remembered(host):
+    for number in range(_record.FAILED + 3):
+        fail(host, release=dict(NEW, digest=str(number)))
+    assert [item["release"]["digest"] for item in host.record()["failed"]] == [str(number) for number in range(3, _record.FAILED + 3)]

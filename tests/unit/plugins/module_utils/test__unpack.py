@@ -80,8 +80,12 @@ GOOD = [
     ("a link inside", [("file", "x/a", "1"), ("link", "b", "x/a")], 0, {"x": None, "x/a": "1", "b": "-> x/a"}),
     ("a link up, but inside", [("dir", "x/y", None), ("link", "x/y/b", "../../c")], 0, {"x": None, "x/y": None, "x/y/b": "-> ../../c"}),
     ("a link to the root", [("link", "x/self", "..")], 0, {"x": None, "x/self": "-> .."}),
-    ("a link through a link, inside", [("dir", "x/y", None), ("link", "d", "x/y"), ("link", "e", "d/../a")], 0,
-     {"x": None, "x/y": None, "d": "-> x/y", "e": "-> d/../a"}),
+    (
+        "a link through a link, inside",
+        [("dir", "x/y", None), ("link", "d", "x/y"), ("link", "e", "d/../a")],
+        0,
+        {"x": None, "x/y": None, "d": "-> x/y", "e": "-> d/../a"},
+    ),
     ("a hard link", [("file", "a", "1"), ("hard", "x/b", "a")], 0, {"a": "1", "x": None, "x/b": "1"}),
     ("a hard link to a hard link", [("file", "a", "1"), ("hard", "b", "a"), ("hard", "c", "./b")], 0, {"a": "1", "b": "1", "c": "1"}),
     ("strip", [("dir", "top", None), ("file", "top/a", "1"), ("hard", "top/b", "top/a"), ("file", "README", "r")], 1, {"a": "1", "b": "1"}),
@@ -185,7 +189,7 @@ def test_modes_and_times(tmp_path):
     assert os.stat(str(tmp_path / "out" / "ancient")).st_mtime == 0
 
 
-@pytest.mark.parametrize("mtime, expected", [("nan", 0), ("inf", 0), ("-5", 0), ("1e300", 2 ** 33), ("1.5", 1)])
+@pytest.mark.parametrize("mtime, expected", [("nan", 0), ("inf", 0), ("-5", 0), ("1e300", 2**33), ("1.5", 1)])
 def test_strange_times_of_pax_headers(tmp_path, mtime, expected):
     unpack(tarball(tmp_path / "t", [("file", "a", "1", {"pax_headers": {"mtime": mtime}})], form=tarfile.PAX_FORMAT), tmp_path / "out")
     assert os.stat(str(tmp_path / "out" / "a")).st_mtime == expected
@@ -198,7 +202,7 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 def test_a_sparse_file_counts_as_it_will_be(tmp_path):
     # tarfile cannot write sparse files: this is a GNU 1.0 sparse file of 1 TiB whose only data is a map of one byte
-    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": str(2 ** 40)}
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": str(2**40)}
     data = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
     archive = tarball(tmp_path / "t", [("file", "GNUSparseFile.0/a", data, {"pax_headers": headers})], form=tarfile.PAX_FORMAT)
     with pytest.raises(Refused) as caught:

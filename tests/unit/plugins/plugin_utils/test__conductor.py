@@ -58,9 +58,7 @@ class Simulation:
         self.wave_of = {}
         for number, wave in enumerate(wave for ring in self.plan.rings for wave in ring.waves):
             self.wave_of.update(dict.fromkeys(wave, number))
-        self.limit = [
-            ring.ring.concurrency or len(wave) for ring in self.plan.rings for wave in ring.waves
-        ]
+        self.limit = [ring.ring.concurrency or len(wave) for ring in self.plan.rings for wave in ring.waves]
         self.halted_before_tick = False
         self.busy: set[str] = set()
         self.reverting: set[str] = set()
@@ -240,9 +238,7 @@ def test_every_state_can_end_and_outcomes_are_final():
     assert not set(TRANSITIONS) & set(OUTCOMES)
 
 
-@pytest.mark.parametrize(
-    "before, then", [("waiting", "committed"), ("waiting", "restored"), ("changing", "committed"), ("changing", "held")]
-)
+@pytest.mark.parametrize("before, then", [("waiting", "committed"), ("waiting", "restored"), ("changing", "committed"), ("changing", "held")])
 def test_forbidden_transitions_are_errors(before, then):
     conductor = Conductor(fleet({"early": 1}))
     if before == "changing":
