@@ -11,6 +11,9 @@ when the record is on disk. A dead machine is then judged by the phase it is fou
     restoring                                        restore again
     committed, restored                              leave alone
     inconsistent                                     leave alone until an operator forces a restore
+    held                                             leave alone until an operator commits or forces a restore
+
+A change that was declared irreversible is held where another one would be restored.
 """
 
 import calendar
@@ -26,13 +29,14 @@ HISTORY = 20
 FAILED = 20
 PHASES = {
     "prepared": ("changing", "restoring"),
-    "changing": ("verifying", "restoring"),
-    "verifying": ("awaiting_commit", "verifying", "restoring"),
-    "awaiting_commit": ("committed", "verifying", "restoring"),
+    "changing": ("verifying", "restoring", "held"),
+    "verifying": ("awaiting_commit", "verifying", "restoring", "held"),
+    "awaiting_commit": ("committed", "verifying", "restoring", "held"),
     "committed": (),
     "restoring": ("restored", "inconsistent", "restoring"),
     "restored": (),
     "inconsistent": ("restoring",),
+    "held": ("restoring", "committed"),
 }
 OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
 FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")

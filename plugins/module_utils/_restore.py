@@ -52,10 +52,14 @@ def restore(
             return False, _result(found["phase"], found), {}
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
+        if found["phase"] == "held" and not force:
+            return False, _held(found), {}
+        if check_mode and not force and cannot_be_undone(found):
+            return True, _held(found), {}
         if check_mode:
             listed = [] if _untouched(found) else _putback.differences(_snapshot.load(state_dir, found["snapshot"]))
             return True, _result("restored", found, listed), _diff(listed)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force)
         return True, result, diff
 
 
@@ -72,6 +76,23 @@ def inconsistent(transaction: Dict[str, Any]) -> RolloutError:
     )
 
 
+def waits(transaction: Dict[str, Any]) -> RolloutError:
+    """The refusal to touch a host that runs what cannot be undone."""
+    return RolloutError(
+        "This host is held on {0} since {updated}, because its change cannot be undone ({irreversible}) and it did not go through: {reason}. "
+        "Nothing was touched. An operator decides: make it well and run the playbook recover with rollout_force_commit: true, or have its "
+        "files put back all the same with rollout_force_restore: true.".format(label(transaction["release"]), **transaction),
+        "held",
+        outcome="held",
+        transaction=transaction["id"],
+    )
+
+
+def cannot_be_undone(transaction: Dict[str, Any]) -> bool:
+    """A change that began and was declared irreversible is held; one that did not begin, or whose restore was forced, is restored."""
+    return bool(transaction.get("irreversible")) and transaction["phase"] in ("changing", "verifying", "awaiting_commit")
+
+
 def label(release: Dict[str, Any]) -> str:
     """A release in words."""
     return "{0} {1}".format(release.get("name"), release.get("version"))
@@ -85,14 +106,22 @@ def settle(
     check: Check,
     command: _services.Command,
     failed: bool = False,
+    force: bool = False,
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
-    """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error."""
+    """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error.
+
+    An irreversible change ends in held, unless the restore is forced.
+    """
     began = clock()
     transaction = record["transaction"]
     untouched = _untouched(transaction)
     reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
     release_reserve(state_dir)
     failed = bool(transaction.get("failed") or (failed and not untouched))
+    if cannot_be_undone(transaction) and not force:
+        proven = transaction["phase"] == "awaiting_commit" and not failed
+        record = advance(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
+        return record, _held(record["transaction"]), {}
     record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed)
     transaction = record["transaction"]
     result = _result("restored", transaction)
@@ -158,6 +187,11 @@ def _result(outcome: str, transaction: Optional[Dict[str, Any]], listed: Any = (
         "checks": [],
         "seconds": 0.0,
     }
+
+
+def _held(transaction: Dict[str, Any]) -> Dict[str, Any]:
+    """proven: the host was healthy on the release, and is held for the sake of others."""
+    return dict(_result("held", transaction), irreversible=transaction["irreversible"], proven=bool(transaction.get("proven")))
 
 
 def _count(listed: Any) -> Dict[str, Any]:

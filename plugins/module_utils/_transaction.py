@@ -9,7 +9,7 @@ Each step takes the host lock, reads the record, judges it, and writes the next 
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _services, _snapshot
 from ._checks import describe, failed, validate
@@ -17,7 +17,7 @@ from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, advance, failed_before, iso, load, open_transaction, renew, start
-from ._restore import Check, inconsistent, label, prune, settle
+from ._restore import Check, inconsistent, label, prune, settle, waits
 from ._store import examine, free_bytes, locked, prepare, release_reserve, reserve, show
 
 BASELINE = 5.0
@@ -49,9 +49,17 @@ def begin(
         if unsettled and not check_mode:
             reason = "found in phase {0} when {1} began".format(record["transaction"]["phase"], label(options["release"]))
             record = settle(state_dir, record, reason, clock, check, command)[0]
+            if record["transaction"]["phase"] == "held":
+                raise waits(record["transaction"])
         installed = (record["installed"] or {}).get("digest") == options["release"]["digest"]
         if not installed and not options.get("retry_failed"):
             _refuse_failed(record, options["release"])
+        if not installed and options.get("irreversible") and not options.get("accept_irreversible"):
+            raise Refused(
+                "The change to {0} cannot be undone on this host: {1}. Nothing was touched. Set rollout_accept_irreversible: true to go on; "
+                "if the change fails, this host is then held for an operator, not restored.".format(label(options["release"]), options["irreversible"]),
+                "irreversible",
+            )
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
         if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
@@ -66,12 +74,12 @@ def begin(
 
 
 def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
-    """Whether an open transaction must be restored first; Refused when it is somebody else's, or inconsistent."""
+    """Whether an open transaction must be restored first; Refused when it is somebody else's, or for an operator to decide about."""
     found = open_transaction(record)
     if found is None:
         return False
-    if found["phase"] == "inconsistent":
-        error = inconsistent(found)
+    if found["phase"] in ("inconsistent", "held"):
+        error = inconsistent(found) if found["phase"] == "inconsistent" else waits(found)
         raise Refused(str(error), error.reason, **error.details)
     holder = found["holder"]
     ours = holder.get("run") == options["holder"]["run"]
@@ -173,6 +181,7 @@ def _open(
         "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep")},
         "services": _services.look(options["services"], command),
         "reason": None,
+        "irreversible": options.get("irreversible") or None,
     }
     record = start(state_dir, record, transaction)
     try:
@@ -231,6 +240,18 @@ def _ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
     return dict(found)
 
 
+def _named(record: Record, transaction: str) -> Dict[str, Any]:
+    found = record["transaction"]
+    if found is None or found["id"] != transaction:
+        raise RolloutError(
+            "This host is not in transaction {0} but in {1}. Nothing was touched. Ask it with onprem.rollout.host_info.".format(
+                transaction, found["id"] if found else "none"
+            ),
+            "no_transaction",
+        )
+    return dict(found)
+
+
 def commit(
     state_dir: str,
     holder: Dict[str, Any],
@@ -238,20 +259,24 @@ def commit(
     check_mode: bool = False,
     clock: Clock = time.time,
     check: Check = run_checks,
+    transaction: Optional[str] = None,
 ) -> Outcome:
-    """Judge the health once more, then make the release the installed one. After this nothing restores by itself."""
+    """Judge the health once more, then make the release the installed one. After this nothing restores by itself.
+
+    C(transaction) names a held one, whoever began it: then an operator commits.
+    """
     with locked(state_dir, check_mode):
         record = load(state_dir)
         before = _summary(record)
-        if check_mode and not _is_ours(record, holder):
+        if check_mode and not transaction and not _is_ours(record, holder):
             return True, {"outcome": "committed", "transaction": None, "phase": "committed", "checks": []}, _change(before, dict(before, phase="committed"))
-        found = _ours(record, holder)
+        found = _named(record, transaction) if transaction else _ours(record, holder)
         if found["phase"] == "committed":
             return False, _committed(record, []), _change(before, before)
-        if found["phase"] != "awaiting_commit":
+        if found["phase"] != ("held" if transaction else "awaiting_commit"):
             raise RolloutError(
-                "Transaction {0} of this host is {1}; only one that is awaiting_commit can be committed. Run onprem.rollout.health with "
-                "in_transaction first, or onprem.rollout.restore.".format(found["id"], found["phase"]),
+                "Transaction {0} of this host is {1}; only one that is awaiting_commit, or held and named, can be committed. Run "
+                "onprem.rollout.health with in_transaction first, or onprem.rollout.restore.".format(found["id"], found["phase"]),
                 "phase",
                 phase=found["phase"],
             )

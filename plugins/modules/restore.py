@@ -42,7 +42,7 @@ options:
     type: bool
     default: false
   force:
-    description: Also restore an inconsistent host.
+    description: Also restore an inconsistent host, or one that is held because its change was declared irreversible.
     type: bool
     default: false
 seealso:
@@ -66,6 +66,7 @@ outcome:
   description:
     - V(restored) if the host is proven to be what it was, now or by an earlier restore.
     - V(committed) if its transaction was committed before, and nothing was done.
+    - V(held) if its change was declared irreversible. The host was left as it is, for an operator to decide.
     - V(untouched) if there is no transaction of this run, or not the named one.
     - V(restore_failed) if the module failed and the host is now inconsistent, V(inconsistent) if it was so before.
   returned: success, or if the restore failed
@@ -75,6 +76,14 @@ transaction:
   description: The id of the transaction, null if RV(outcome=untouched).
   returned: success, or if the restore failed
   type: str
+irreversible:
+  description: What the change cannot undo.
+  returned: if RV(outcome=held)
+  type: str
+proven:
+  description: Whether the host was healthy on the release, and is held for the sake of others.
+  returned: if RV(outcome=held)
+  type: bool
 files:
   description: How many paths were C(replaced), C(created), C(removed), or got their C(metadata) back, and the first 50 C(paths).
   returned: success, or if the restore failed

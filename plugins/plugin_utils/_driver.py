@@ -174,6 +174,8 @@ class Driver:
             self._end(host, State.UNREACHABLE, now, run.dark)
         elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
             self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
+        elif run.kept:
+            self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
         elif run.why and run.settling:
             self._end(host, State.RESTORE_FAILED, now, run.why)
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):

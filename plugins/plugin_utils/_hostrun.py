@@ -18,6 +18,7 @@ RESTORE_OUTCOMES = {
     "committed": State.COMMITTED,
     "untouched": State.REFUSED,
     "restore_failed": State.RESTORE_FAILED,
+    "held": State.HELD,
 }
 
 
@@ -58,6 +59,16 @@ class HostRun:
         if self.outcome is State.RESTORE_FAILED:
             return self.why or "its restore failed"
         return str(transaction.get("reason") or "its restore failed") if transaction.get("phase") == "inconsistent" else ""
+
+    @property
+    def kept(self) -> str:
+        """Why the host is held on what cannot be undone, by its record or by this run; else nothing."""
+        transaction = self.record.get("transaction") or {}
+        if self.outcome is State.HELD and self.facts.get("outcome") == "held":
+            return f"its change cannot be undone ({self.facts.get('irreversible')}) and did not go through: {self.why}"
+        if transaction.get("phase") != "held":
+            return ""
+        return f"its change cannot be undone ({transaction.get('irreversible')}) and did not go through: {transaction.get('reason')}"
 
     def hear(self, report: Report) -> None:
         """A task ended."""

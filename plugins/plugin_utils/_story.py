@@ -96,6 +96,12 @@ def alarm_lines(runs: Mapping[str, Any]) -> list[str]:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! Nobody touches such a host until an operator says so: mend what its reason names, then")
         lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_restore=true")
+    hosts = [host for host, run in runs.items() if run.kept]
+    lines += [f"!! HELD: {clean(host)}: {clean(runs[host].kept)}" for host in hosts]
+    if hosts:
+        limit = ",".join(clean(host, 60) for host in hosts[:8])
+        lines.append("!! An operator decides: make it well and commit it, or have its files put back all the same with rollout_force_restore=true")
+        lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_commit=true")
     return lines
 
 
@@ -148,7 +154,7 @@ def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
     rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host])[1]}") for host, reason in plan.held.items()]
     worst = max((rank for rank, _text in rows), default=0)
     head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
-            4: "some hosts could not be asked", 5: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
+            4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
     return [*alarm_lines(runs), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
 
 
@@ -159,7 +165,9 @@ def _host_status(run: Any) -> tuple[int, str]:
     release, phase = transaction.get("release") or {}, transaction.get("phase")
     text = f"runs {installed(run.record)}{_failed_releases(run.record)}"
     if phase == "inconsistent":
-        return 5, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
+        return 6, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
+    if phase == "held":
+        return 5, f"{text}; HELD on {clean(release.get('name'))} {clean(release.get('version'))}: {clean(run.kept)}"
     if phase == "restored":
         return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
     if phase not in (None, "committed"):
@@ -198,7 +206,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
 
 def _ended_line(host: str, event: Event, runs: Mapping[str, Any]) -> str | None:
     if event.state is State.HELD:
-        return None
+        return f"  {host}: HELD on the new release: {clean(runs[event.host].kept)}" if runs[event.host].kept else None
     if event.state is State.RESTORED:
         return f"  {host}: restored: {_proof(runs[event.host])}"
     return f"  {host}: {str(event.state).replace('_', ' ')}{': ' + clean(event.detail) if event.detail else ''}"

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 
 import pytest
 import yaml
@@ -116,3 +119,67 @@ def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
     assert forced.rc == 0, forced.out
     assert hosts.record("early0")["transaction"]["phase"] == "restored"
     assert hosts.untouched("standard0")
+
+
+FOREVER = {"rollout_irreversible": "migrates the database to schema 7"}
+
+
+@pytest.mark.parametrize("where", ["hosts", "release"])
+def test_what_cannot_be_undone_is_bad_input_until_it_is_accepted(fleet, where):
+    hosts = fleet(early=1, standard=2)
+    release = {"name": "shop", "version": "2.0", "artifacts": [], "irreversible": FOREVER["rollout_irreversible"]}
+    given = {"hostvars": {"standard0": FOREVER, "standard1": FOREVER}} if where == "hosts" else {"rollout_release": release}
+    names = "standard0, standard1" if where == "hosts" else "early0, standard0, standard1"
+    for verb in ("plan", "upgrade"):
+        refused = hosts.run(f"onprem.rollout.{verb}", **given)
+        text = " ".join(refused.out.split())
+        assert refused.rc == 1, refused.out
+        for part in (f"host {names}, rollout_irreversible", "schema 7", "rollout_accept_irreversible: true"):
+            assert part in text
+    assert all(hosts.untouched(host) for host in hosts.hosts)
+    accepted = hosts.run("onprem.rollout.upgrade", "-e", "rollout_accept_irreversible=true", **given)
+    assert (accepted.rc, set(accepted.states.values())) == (0, {"committed"}), accepted.out
+    assert hosts.record("standard0")["transaction"]["irreversible"] == FOREVER["rollout_irreversible"]
+
+
+def test_what_cannot_be_undone_is_held_and_not_restored(fleet):
+    hosts = fleet(standard=3)
+    cannot = {**FOREVER, "rollout_accept_irreversible": True}
+    hostvars = {"standard0": cannot, "standard1": cannot}
+    hooks = {"rollout_drain": "marks_drain", "rollout_rejoin": "marks_rejoin"}
+    result = hosts.run(rollout_rings=TOGETHER, broken=["standard0"], hostvars=hostvars, **hooks)
+    assert (result.rc, result.states) == (2, {"standard0": "held", "standard1": "held", "standard2": "restored"}), result.out
+    assert {hosts.record(host)["transaction"]["phase"] for host in ("standard0", "standard1")} == {"held"}
+    assert (hosts.version("standard0"), hosts.version("standard1")) == ("broken", "2.0")
+    assert (failed(hosts, "standard0"), failed(hosts, "standard1")) == ([("2.0", 1)], [])
+    traffic = {host: (hosts.root / "hosts" / host / "traffic").read_text().split()[-3] for host in hosts.hosts}
+    assert traffic["standard1"] != traffic["standard0"], "the healthy one is back in traffic, the sick one is not"
+    last = result.out[result.out.index("!! HELD: standard0: its change cannot be undone (migrates the database to schema 7)") :]
+    assert "rollout_force_commit=true" in last
+    records = {host: hosts.record(host) for host in hosts.hosts}
+    again = hosts.run(rollout_rings=TOGETHER, hostvars=hostvars)
+    assert {again.states[host] for host in ("standard0", "standard1")} == {"refused"}, again.out
+    assert {host: hosts.record(host) for host in ("standard0", "standard1")} == {host: records[host] for host in ("standard0", "standard1")}
+    assert "HELD on shop 2.0" in hosts.run("onprem.rollout.status").out
+
+    sick = hosts.run("onprem.rollout.recover", "--limit", "standard0", "-e", "rollout_force_commit=true")
+    assert (sick.rc, hosts.record("standard0")["transaction"]["phase"]) == (2, "held"), sick.out
+    well = hosts.run("onprem.rollout.recover", "--limit", "standard1", "-e", "rollout_force_commit=true")
+    assert (well.rc, hosts.record("standard1")["installed"]["version"]) == (0, "2.0"), well.out
+    forced = hosts.run("onprem.rollout.recover", "-e", "rollout_force_restore=true")
+    assert (forced.rc, hosts.is_as_before("standard0")) == (0, True), forced.out
+
+
+def test_the_next_run_holds_what_a_dead_run_left_and_cannot_be_undone(fleet):
+    hosts = fleet(standard=1)
+    cannot = {**FOREVER, "rollout_accept_irreversible": True}
+    process = hosts.start(rollout_payload="hangs", **cannot)
+    deadline = time.monotonic() + 60
+    while not (hosts.root / "hosts" / "standard0" / "hanging").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    hosts.finish(process)
+    again = hosts.run(**cannot)
+    assert again.rc == 2, again.out
+    assert "cannot be undone (migrates the database to schema 7): held" in " ".join(again.out.split())
+    assert (hosts.record("standard0")["transaction"]["phase"], hosts.version("standard0")) == ("held", "2.0")

@@ -29,6 +29,11 @@ ALLOWED = {
     ("restoring", "inconsistent"),
     ("restoring", "restoring"),
     ("inconsistent", "restoring"),
+    ("changing", "held"),
+    ("verifying", "held"),
+    ("awaiting_commit", "held"),
+    ("held", "restoring"),
+    ("held", "committed"),
 }
 
 

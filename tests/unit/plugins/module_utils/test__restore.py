@@ -162,3 +162,29 @@ def test_a_host_that_nobody_changed_has_no_verdict(host, monkeypatch):
     assert host.phase() == "prepared"
     host.restore(failed=True)
     assert not host.record().get("failed")
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_what_cannot_be_undone_is_held_until_its_restore_is_forced(host, parked):
+    old = inside(host)
+    begun = host.begin(irreversible="schema 7", accept_irreversible=True)[1]
+    upgrade(host.tree)
+    if parked:
+        host.verifying()
+        host.awaiting_commit()
+    new = inside(host)
+    assert host.restore(check_mode=True)[1]["outcome"] == "held"
+    changed, result, _diff = host.restore(reason="its wave is reverted")
+    assert (changed, result["outcome"], result["irreversible"], result["proven"]) == (True, "held", "schema 7", parked)
+    assert (inside(host), host.phase(), host.commands) == (new, "held", [])
+    again = host.restore(transaction=begun["transaction"])
+    assert (again[0], again[1]["outcome"], inside(host)) == (False, "held", new)
+    assert host.restore(transaction=begun["transaction"], force=True)[1]["outcome"] == "restored"
+    assert inside(host) == old
+
+
+def test_what_cannot_be_undone_but_never_began_is_let_go(host, monkeypatch):
+    monkeypatch.setattr(_snapshot, "take", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        host.begin(irreversible="schema 7", accept_irreversible=True)
+    assert host.restore()[1]["outcome"] == "restored"

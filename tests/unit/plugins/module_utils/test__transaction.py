@@ -304,3 +304,46 @@ def test_only_so_many_failures_are_remembered(host):
     for number in range(_record.FAILED + 3):
         fail(host, release=dict(NEW, digest=str(number)))
     assert [item["release"]["digest"] for item in host.record()["failed"]] == [str(number) for number in range(3, _record.FAILED + 3)]
+
+
+FOREVER = {"irreversible": "schema 7", "accept_irreversible": True}
+
+
+def test_what_cannot_be_undone_needs_a_word(host):
+    with pytest.raises(Refused, match=r"cannot be undone on this host: schema 7.*rollout_accept_irreversible") as caught:
+        host.begin(irreversible="schema 7")
+    assert caught.value.reason == "irreversible"
+    assert not os.path.exists(os.path.join(host.state_dir, "record.json"))
+
+
+def test_what_cannot_be_undone_is_held_by_whoever_would_restore_it(host):
+    host.begin(**FOREVER)
+    upgrade(host.tree)
+    new = fingerprint(host.tree)
+    with pytest.raises(RolloutError, match=r"held on shop 2.0 .* cannot be undone \(schema 7\)") as caught:
+        host.begin(**FOREVER)
+    assert (caught.value.refused, caught.value.reason) == (False, "held")
+    record = host.record()
+    with pytest.raises(Refused, match="rollout_force_commit"):
+        host.begin(holder=OTHER, abandoned=record["transaction"]["id"], **FOREVER)
+    assert (host.record(), host.phase(), fingerprint(host.tree)) == (record, "held", new)
+
+
+def test_only_an_operator_who_names_it_commits_a_held_transaction(host):
+    begun = host.begin(**FOREVER)[1]
+    host.restore(reason="answers 500", failed=True)
+    for options in ({}, {"transaction": "another"}):
+        with pytest.raises(RolloutError, match=r"held and named|not in transaction another"):
+            host.commit(**options)
+    host.healthy = False
+    with pytest.raises(RolloutError, match="no longer healthy"):
+        host.commit(transaction=begun["transaction"])
+    host.healthy = True
+    assert host.commit(OTHER, transaction=begun["transaction"])[1]["installed"] == NEW
+    assert host.record()["failed"] == []
+
+
+def test_naming_a_transaction_does_not_commit_one_that_is_not_held(host):
+    begun = host.begin()[1]
+    with pytest.raises(RolloutError, match="is changing"):
+        host.commit(OTHER, transaction=begun["transaction"])

@@ -64,7 +64,8 @@ STATUS = [
     ({}, 0, "runs an unknown version (no rollout yet)"),
     ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
     ({"failed": [{"release": {"name": "shop", "version": "2.1"}}]}, 0, "failed here, not tried again: shop 2.1"),
-    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 5, "INCONSISTENT: disk full"),
+    ({"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}, 5, "cannot be undone (schema 7) and did not go through: web: 500"),
+    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 6, "INCONSISTENT: disk full"),
     ({"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}, 3, "held by eve on ctl, pid 7"),
     ({"transaction": {"phase": "restored", "release": {"name": "shop", "version": "2.1"}, "reason": "web: 500"}}, 0, "shop 2.1 was restored: web: 500"),
 ]
