@@ -9,12 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.utils.display import Display
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
+
+display = Display()
 
 
 class ActionModule(HostAction):
     verb = "begin"
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        if result.get("outcome") == "skipped":
+            host, release = (task_vars or {}).get("inventory_hostname"), self._task.args.get("release") or {}
+            display.display(f"{host}: runs {release.get('name')} {release.get('version')} already, nothing to do")
+        return result
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         given = super().arguments(given)

@@ -34,10 +34,19 @@ class ActionModule(ActionBase):
         result.update(changed=False, record=record, abandoned=None, settled=None)
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
-            raise AnsibleActionFail(
+            msg = (
                 f"This host is inconsistent since {clean(transaction.get('updated'))}: {clean(transaction.get('reason'))}. Its restore could not "
-                "be proven and nobody touches it until an operator has looked. To try the restore again: onprem.rollout.restore with force: true"
+                "be proven and nobody touches it until an operator has looked. To try the restore again: "
+                "ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
             )
+            return {**result, "failed": True, "msg": msg}
+        if transaction.get("phase") == "held":
+            msg = (
+                f"This host is held: its change cannot be undone ({clean(transaction.get('irreversible'))}) and did not go through: "
+                f"{clean(transaction.get('reason'))}. An operator decides: ansible-playbook onprem.rollout.recover, limited to it, with "
+                "rollout_force_commit: true once it is well, or with rollout_force_restore: true"
+            )
+            return {**result, "failed": True, "msg": msg}
         if transaction.get("phase") not in FORWARD:
             return result
         holder = transaction.get("holder") or {}
@@ -61,6 +70,8 @@ class ActionModule(ActionBase):
         if restored.get("failed"):
             return {**restored, "record": record, "msg": f"{reason}; its restore failed: {restored.get('msg') or 'the module ended with an exception'}"}
         record, now = self._read(state_dir)
+        if restored.get("outcome") == "held":
+            return {**result, "failed": True, "record": record, "msg": f"{reason}; its change cannot be undone ({restored.get('irreversible')}): held"}
         result.update(record=record, settled=f"{restored.get('outcome')}: runs {installed(record)}")
         return result
 

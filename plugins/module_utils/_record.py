@@ -11,27 +11,32 @@ when the record is on disk. A dead machine is then judged by the phase it is fou
     restoring                                        restore again
     committed, restored                              leave alone
     inconsistent                                     leave alone until an operator forces a restore
+    held                                             leave alone until an operator commits or forces a restore
+
+A change that was declared irreversible is held where another one would be restored.
 """
 
 import calendar
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from ._errors import RolloutError
 from ._store import read_json, show, write_json
 
 SCHEMA = 1
 HISTORY = 20
+FAILED = 20
 PHASES = {
     "prepared": ("changing", "restoring"),
-    "changing": ("verifying", "restoring"),
-    "verifying": ("awaiting_commit", "verifying", "restoring"),
-    "awaiting_commit": ("committed", "verifying", "restoring"),
+    "changing": ("verifying", "restoring", "held"),
+    "verifying": ("awaiting_commit", "verifying", "restoring", "held"),
+    "awaiting_commit": ("committed", "verifying", "restoring", "held"),
     "committed": (),
     "restoring": ("restored", "inconsistent", "restoring"),
     "restored": (),
     "inconsistent": ("restoring",),
+    "held": ("restoring", "committed"),
 }
 OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
 FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")
@@ -80,6 +85,9 @@ def _problem(record: Record) -> Optional[str]:
     if record["schema"] < 1:
         return "its schema is {0}".format(record["schema"])
     transaction = record.get("transaction")
+    failed = record.get("failed") or []
+    if not isinstance(failed, list) or not all(isinstance(item, dict) and isinstance(item.get("release"), dict) and "times" in item for item in failed):
+        return "failed is not a list of releases that failed"
     if not isinstance(record.get("history"), list) or "installed" not in record or "last_known_good" not in record:
         return "history, installed or last_known_good is missing"
     if transaction is None:
@@ -146,10 +154,13 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
         )
     transaction = dict(before, phase=phase, updated=iso(now), **changes)
     record = dict(record, transaction=transaction)
+    if transaction.get("failed") and not before.get("failed"):
+        record["failed"] = _remembered(record, transaction, now)
     if phase in OUTCOMES:
         record["history"] = (record["history"] + [_past(transaction, OUTCOMES[phase], now)])[-HISTORY:]
     if phase == "committed":
         record.update(installed=transaction["release"], last_known_good=last_known_good)
+        record["failed"] = _others(record, transaction["release"].get("digest"))
     write_json(path_of(state_dir), record)
     return record
 
@@ -159,6 +170,22 @@ def renew(state_dir: str, record: Record, lease_until: float) -> Record:
     record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until))
     write_json(path_of(state_dir), record)
     return record
+
+
+def failed_before(record: Record, digest: str) -> Optional[Dict[str, Any]]:
+    """How the release of this digest failed on this host: reason, at, times, and the release; or None."""
+    return next((item for item in record.get("failed") or [] if item["release"].get("digest") == digest), None)
+
+
+def _remembered(record: Record, transaction: Dict[str, Any], now: float) -> List[Dict[str, Any]]:
+    digest = transaction["release"].get("digest")
+    times = (failed_before(record, digest) or {"times": 0})["times"] + 1
+    item = {"release": transaction["release"], "reason": transaction.get("reason"), "at": iso(now), "times": times}
+    return (_others(record, digest) + [item])[-FAILED:]
+
+
+def _others(record: Record, digest: Any) -> List[Dict[str, Any]]:
+    return [item for item in record.get("failed") or [] if item["release"].get("digest") != digest]
 
 
 def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, Any]:

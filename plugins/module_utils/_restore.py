@@ -12,7 +12,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _putback, _retention, _services, _snapshot
-from ._checks import describe, failed
+from ._checks import describe
+from ._checks import failed as failed_checks
 from ._checks import run as run_checks
 from ._errors import Outcome, RolloutError
 from ._fence import VARIABLE, fence
@@ -30,12 +31,16 @@ def restore(
     transaction: Optional[str] = None,
     reason: str = "",
     force: bool = False,
+    failed: bool = False,
     check_mode: bool = False,
     clock: Callable[[], float] = time.time,
     check: Check = run_checks,
     command: _services.Command = run,
 ) -> Outcome:
-    """Restore the transaction of this run, or the named one, if there is something to restore."""
+    """Restore the transaction of this run, or the named one, if there is something to restore.
+
+    C(failed): the release failed on this host, which remembers it; not so when its wave is reverted, or after an outage.
+    """
     if not os.path.isdir(state_dir):
         return False, _result("untouched", None), {}
     with locked(state_dir, check_mode):
@@ -47,10 +52,14 @@ def restore(
             return False, _result(found["phase"], found), {}
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
+        if found["phase"] == "held" and not force:
+            return False, _held(found), {}
+        if check_mode and not force and cannot_be_undone(found):
+            return True, _held(found), {}
         if check_mode:
             would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
             return True, _result("restored", found, would), _diff(would)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force)
         return True, result, diff
 
 
@@ -67,21 +76,53 @@ def inconsistent(transaction: Dict[str, Any]) -> RolloutError:
     )
 
 
+def waits(transaction: Dict[str, Any]) -> RolloutError:
+    """The refusal to touch a host that runs what cannot be undone."""
+    return RolloutError(
+        "This host is held on {0} since {updated}, because its change cannot be undone ({irreversible}) and it did not go through: {reason}. "
+        "Nothing was touched. An operator decides: make it well and run the playbook recover with rollout_force_commit: true, or have its "
+        "files put back all the same with rollout_force_restore: true.".format(label(transaction["release"]), **transaction),
+        "held",
+        outcome="held",
+        transaction=transaction["id"],
+    )
+
+
+def cannot_be_undone(transaction: Dict[str, Any]) -> bool:
+    """A change that began and was declared irreversible is held; one that did not begin, or whose restore was forced, is restored."""
+    return bool(transaction.get("irreversible")) and transaction["phase"] in ("changing", "verifying", "awaiting_commit")
+
+
 def label(release: Dict[str, Any]) -> str:
     """A release in words."""
     return "{0} {1}".format(release.get("name"), release.get("version"))
 
 
 def settle(
-    state_dir: str, record: Record, reason: str, clock: Callable[[], float], check: Check, command: _services.Command
+    state_dir: str,
+    record: Record,
+    reason: str,
+    clock: Callable[[], float],
+    check: Check,
+    command: _services.Command,
+    failed: bool = False,
+    force: bool = False,
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
-    """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error."""
+    """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error.
+
+    An irreversible change ends in held, unless the restore is forced.
+    """
     began = clock()
     transaction = record["transaction"]
     untouched = _untouched(transaction)
     reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
     release_reserve(state_dir)
-    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched)
+    failed = bool(transaction.get("failed") or (failed and not untouched))
+    if cannot_be_undone(transaction) and not force:
+        proven = transaction["phase"] == "awaiting_commit" and not failed
+        record = advance(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
+        return record, _held(record["transaction"]), {}
+    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]
@@ -123,7 +164,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
     problems = _services.put_back(transaction.get("services") or {}, command)
     problems += _services.rerun(options.get("restart") or [], command)
     result["checks"] = check(options.get("checks") or [])
-    sick = failed(result["checks"])
+    sick = failed_checks(result["checks"])
     if sick:
         problems.append("the files are back, but the host is not healthy: {0}".format(describe(sick)))
     if problems:
@@ -146,6 +187,11 @@ def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: Optional
         "checks": [],
         "seconds": 0.0,
     }
+
+
+def _held(transaction: Dict[str, Any]) -> Dict[str, Any]:
+    """proven: the host was healthy on the release, and is held for the sake of others."""
+    return dict(_result("held", transaction), irreversible=transaction["irreversible"], proven=bool(transaction.get("proven")))
 
 
 def _count(found: _putback.Tally) -> Dict[str, Any]:

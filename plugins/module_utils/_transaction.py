@@ -17,8 +17,8 @@ from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, advance, iso, load, open_transaction, renew, start, withdraw
-from ._restore import Check, inconsistent, label, prune, settle
+from ._record import Record, advance, failed_before, iso, load, open_transaction, renew, start, withdraw
+from ._restore import Check, inconsistent, label, prune, settle, waits
 from ._retention import last_known_good
 from ._store import examine, locked, prepare, release_reserve, reserve
 
@@ -52,8 +52,19 @@ def begin(
         if unsettled and not check_mode:
             reason = "found in phase {0} when {1} began".format(record["transaction"]["phase"], label(options["release"]))
             record = settle(state_dir, record, reason, clock, check, command)[0]
+            if record["transaction"]["phase"] == "held":
+                raise waits(record["transaction"])
+        installed = (record["installed"] or {}).get("digest") == options["release"]["digest"]
+        if not installed and not options.get("retry_failed"):
+            _refuse_failed(record, options["release"])
+        if not installed and options.get("irreversible") and not options.get("accept_irreversible"):
+            raise Refused(
+                "The change to {0} cannot be undone on this host: {1}. Nothing was touched. Set rollout_accept_irreversible: true to go on; "
+                "if the change fails, this host is then held for an operator, not restored.".format(label(options["release"]), options["irreversible"]),
+                "irreversible",
+            )
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
-        if (record["installed"] or {}).get("digest") == options["release"]["digest"]:
+        if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
         if check_mode:
             size = _snapshot.preflight(state_dir, paths, rules, options["min_free"])
@@ -67,12 +78,12 @@ def begin(
 
 
 def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
-    """Whether an open transaction must be restored first; Refused when it is somebody else's, or inconsistent."""
+    """Whether an open transaction must be restored first; Refused when it is somebody else's, or for an operator to decide about."""
     found = open_transaction(record)
     if found is None:
         return False
-    if found["phase"] == "inconsistent":
-        error = inconsistent(found)
+    if found["phase"] in ("inconsistent", "held"):
+        error = inconsistent(found) if found["phase"] == "inconsistent" else waits(found)
         raise Refused(str(error), error.reason, **error.details)
     holder = found["holder"]
     ours = holder.get("run") == options["holder"]["run"]
@@ -95,6 +106,23 @@ def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
             transaction=found["id"],
         )
     return True
+
+
+def _refuse_failed(record: Record, release: Dict[str, Any]) -> None:
+    """A release that failed on this host would fail again, until it changes or an operator knows better."""
+    found = failed_before(record, release["digest"])
+    if found:
+        raise Refused(
+            "{0} failed on this host before ({1}, {2}): {3}. Nothing was touched. Build it anew, or, with the cause mended, try this very "
+            "release again with rollout_retry_failed: true.".format(label(release), found.get("at"), times(found["times"]), found.get("reason")),
+            "failed_before",
+            failed=found,
+        )
+
+
+def times(number: int) -> str:
+    """R(3) is R("3 times")."""
+    return "once" if number == 1 else "{0} times".format(number)
 
 
 def _baseline(checks: List[Dict[str, Any]], check: Check) -> List[Dict[str, Any]]:
@@ -135,6 +163,7 @@ def _open(
         "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep", "keep_days", "keep_bytes")},
         "services": _services.look(options["services"], command),
         "reason": None,
+        "irreversible": options.get("irreversible") or None,
     }
     before, record = record, start(state_dir, record, transaction)
     try:
@@ -198,6 +227,18 @@ def _ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
     return dict(found)
 
 
+def _named(record: Record, transaction: str) -> Dict[str, Any]:
+    found = record["transaction"]
+    if found is None or found["id"] != transaction:
+        raise RolloutError(
+            "This host is not in transaction {0} but in {1}. Nothing was touched. Ask it with onprem.rollout.host_info.".format(
+                transaction, found["id"] if found else "none"
+            ),
+            "no_transaction",
+        )
+    return dict(found)
+
+
 def commit(
     state_dir: str,
     holder: Dict[str, Any],
@@ -205,20 +246,24 @@ def commit(
     check_mode: bool = False,
     clock: Clock = time.time,
     check: Check = run_checks,
+    transaction: Optional[str] = None,
 ) -> Outcome:
-    """Judge the health once more, then make the release the installed one. After this nothing restores by itself."""
+    """Judge the health once more, then make the release the installed one. After this nothing restores by itself.
+
+    C(transaction) names a held one, whoever began it: then an operator commits.
+    """
     with locked(state_dir, check_mode):
         record = load(state_dir)
         before = _summary(record)
-        if check_mode and not _is_ours(record, holder):
+        if check_mode and not transaction and not _is_ours(record, holder):
             return True, {"outcome": "committed", "transaction": None, "phase": "committed", "checks": []}, _change(before, dict(before, phase="committed"))
-        found = _ours(record, holder)
+        found = _named(record, transaction) if transaction else _ours(record, holder)
         if found["phase"] == "committed":
             return False, _committed(record, []), _change(before, before)
-        if found["phase"] != "awaiting_commit":
+        if found["phase"] != ("held" if transaction else "awaiting_commit"):
             raise RolloutError(
-                "Transaction {0} of this host is {1}; only one that is awaiting_commit can be committed. Run onprem.rollout.health with "
-                "in_transaction first, or onprem.rollout.restore.".format(found["id"], found["phase"]),
+                "Transaction {0} of this host is {1}; only one that is awaiting_commit, or held and named, can be committed. Run "
+                "onprem.rollout.health with in_transaction first, or onprem.rollout.restore.".format(found["id"], found["phase"]),
                 "phase",
                 phase=found["phase"],
             )

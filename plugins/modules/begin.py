@@ -88,6 +88,22 @@ options:
       - It is restored first, even if its lease has not ended.
     type: str
     default: ""
+  retry_failed:
+    description:
+      - Also begin with a release that failed on this host before. Without it such a host is refused with RV(reason=failed_before).
+      - A release is another one when its digest is. The host forgets the failure when the release is committed.
+    type: bool
+    default: false
+  irreversible:
+    description:
+      - What the change cannot undo, such as a migration of a database. Empty if a restore undoes all of it.
+      - Such a host is refused with RV(reason=irreversible) unless O(accept_irreversible=true), and is held instead of restored if the change fails.
+    type: str
+    default: ""
+  accept_irreversible:
+    description: Whether the change may begin although O(irreversible) says that it cannot be undone.
+    type: bool
+    default: false
   min_free:
     description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
     type: int
@@ -163,8 +179,8 @@ refused:
   type: bool
 reason:
   description: >-
-    One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(sick), V(no_space),
-    V(unreadable), V(immutable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
+    One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible),
+    V(sick), V(no_space), V(unreadable), V(immutable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
@@ -189,6 +205,9 @@ ARGUMENTS: Dict[str, Any] = {
         "restart": {"type": "list", "elements": "str", "default": []},
         "checks": {"type": "list", "elements": "dict", "default": []},
         "abandoned": {"type": "str", "default": ""},
+        "retry_failed": {"type": "bool", "default": False},
+        "irreversible": {"type": "str", "default": ""},
+        "accept_irreversible": {"type": "bool", "default": False},
         "min_free": {"type": "int", "default": 64 * 1024 * 1024},
         "lease": {"type": "int", "default": 1800},
         "exclude": {"type": "list", "elements": "str", "default": []},

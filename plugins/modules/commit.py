@@ -30,6 +30,9 @@ options:
     description: For how many seconds from now no other run may restore this host, if it cannot be committed yet. 0 leaves the lease as it is.
     type: int
     default: 0
+  transaction:
+    description: The id of a held transaction, which an operator commits after making the host well. Without it only a transaction of this run is committed.
+    type: str
 seealso:
   - module: onprem.rollout.begin
   - module: onprem.rollout.health
@@ -89,6 +92,7 @@ ARGUMENTS: Dict[str, Any] = {
         "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
         "holder": {"type": "dict", "default": {}},
         "lease": {"type": "int", "default": 0},
+        "transaction": {"type": "str"},
     },
     "supports_check_mode": True,
 }
@@ -96,7 +100,7 @@ ARGUMENTS: Dict[str, Any] = {
 
 def run(module: AnsibleModule) -> Outcome:
     params = module.params
-    return commit(local(params["state_dir"]), params["holder"], params["lease"], module.check_mode)
+    return commit(local(params["state_dir"]), params["holder"], params["lease"], module.check_mode, transaction=params["transaction"])
 
 
 def main() -> None:

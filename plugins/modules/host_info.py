@@ -47,6 +47,7 @@ RETURN = r"""
 record:
   description:
     - The host record. Its C(installed) release, C(last_known_good) snapshot, C(transaction) and C(history).
+    - C(failed) lists the releases that failed on this host, each with C(release), C(reason), C(at) and C(times).
     - It holds the options of the transaction, among them the checks, which may be confidential.
   returned: success
   type: dict

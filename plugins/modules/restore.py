@@ -35,8 +35,14 @@ options:
     description: Why the host is restored, for the record and the history.
     type: str
     default: ""
+  failed:
+    description:
+      - Whether the release failed on this host by itself. The host then remembers it, and M(onprem.rollout.begin) refuses to try it again.
+      - Leave it off when the host goes back with its wave, or after an outage, which is no verdict on the release.
+    type: bool
+    default: false
   force:
-    description: Also restore an inconsistent host.
+    description: Also restore an inconsistent host, or one that is held because its change was declared irreversible.
     type: bool
     default: false
 seealso:
@@ -60,6 +66,7 @@ outcome:
   description:
     - V(restored) if the host is proven to be what it was, now or by an earlier restore.
     - V(committed) if its transaction was committed before, and nothing was done.
+    - V(held) if its change was declared irreversible. The host was left as it is, for an operator to decide.
     - V(untouched) if there is no transaction of this run, or not the named one.
     - V(restore_failed) if the module failed and the host is now inconsistent, V(inconsistent) if it was so before.
   returned: success, or if the restore failed
@@ -69,6 +76,14 @@ transaction:
   description: The id of the transaction, null if RV(outcome=untouched).
   returned: success, or if the restore failed
   type: str
+irreversible:
+  description: What the change cannot undo.
+  returned: if RV(outcome=held)
+  type: str
+proven:
+  description: Whether the host was healthy on the release, and is held for the sake of others.
+  returned: if RV(outcome=held)
+  type: bool
 files:
   description: How many paths were C(replaced), C(created), C(removed), or got their C(metadata) back, and the first 50 C(paths).
   returned: success, or if the restore failed
@@ -104,6 +119,7 @@ ARGUMENTS: Dict[str, Any] = {
         "holder": {"type": "dict", "default": {}},
         "transaction": {"type": "str"},
         "reason": {"type": "str", "default": ""},
+        "failed": {"type": "bool", "default": False},
         "force": {"type": "bool", "default": False},
     },
     "supports_check_mode": True,
@@ -118,6 +134,7 @@ def run(module: AnsibleModule) -> Outcome:
         transaction=params["transaction"],
         reason=params["reason"],
         force=params["force"],
+        failed=params["failed"],
         check_mode=module.check_mode,
     )
 

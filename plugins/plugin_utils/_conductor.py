@@ -74,7 +74,7 @@ OUTCOMES: dict[State, str] = {
     State.LOST: "went dark while in change and did not come back in time",
     State.UNREACHABLE: "could not be reached before its change; untouched",
     State.REFUSED: "was not fit for a change: sick already, held by another rollout, inconsistent; untouched",
-    State.HELD: "not started, or upgraded and kept uncommitted, because the rollout was halted or the customer holds it",
+    State.HELD: "not started, or upgraded and kept uncommitted: the rollout was halted, the customer holds it, or its change cannot be undone",
     State.SKIPPED: "ran the release already",
 }
 

@@ -237,12 +237,15 @@ class Core:
 
     # --- moving hosts ---
 
-    def turn_back(self, host: str) -> None:
+    def turn_back(self, host: str, why: str, blameless: bool) -> None:
         """Send the host from the place where it was last seen into the rescue of its transaction, whatever core thinks of it.
 
-        Past any rescue of the payload's own: that could talk the host into going on.
+        Past any rescue of the payload's own: that could talk the host into going on. The rescue reads why, and whether the
+        release is blameless, where core tells a rescue what failed.
         """
         self.again(host)
+        failure = {"failed": True, "msg": why, "blameless": blameless}
+        self._strategy._variable_manager.set_nonpersistent_facts(host, {"ansible_failed_result": failure})
         for _depth in range(DEEPEST):
             self._iterator.mark_host_failed(self._hosts[host])
             state, task = self._iterator.get_next_task_for_host(self._hosts[host], peek=True)

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
-from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, in_progress
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, failed_before, in_progress
 
 
 class Stage(Protocol):
@@ -34,7 +34,7 @@ class Stage(Protocol):
     def width(self) -> int: ...
     def busy(self, host: str) -> bool: ...
     def place(self, host: str) -> Place: ...
-    def turn_back(self, host: str) -> None: ...
+    def turn_back(self, host: str, why: str, blameless: bool) -> None: ...
     def again(self, host: str) -> None: ...
     def withdraw(self, host: str) -> None: ...
     def restrict(self, hosts: Any) -> None: ...
@@ -50,10 +50,12 @@ class WorkerDied(Exception):
 @dataclass(slots=True)
 class Settings:
     """reconnect_timeout: seconds a host that went dark in change may take to come back.
-    reconnect_interval: seconds between two tries to reach it."""
+    reconnect_interval: seconds between two tries to reach it.
+    retry_failed: hosts where a release that failed before is tried again."""
 
     reconnect_timeout: float = 300.0
     reconnect_interval: float = 5.0
+    retry_failed: frozenset[str] = frozenset()
 
 
 class Driver:
@@ -171,13 +173,17 @@ class Driver:
         if run.dark:
             self._end(host, State.UNREACHABLE, now, run.dark)
         elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
-            self._end(host, State.REFUSED, now, "it is inconsistent: an operator must look at it")
+            self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
+        elif run.kept:
+            self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
         elif run.why and run.settling:
             self._end(host, State.RESTORE_FAILED, now, run.why)
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
             self._end(host, State.SKIPPED, now)
+        elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
+            self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
 
     # --- what happened to hosts in change ---
 
@@ -198,7 +204,10 @@ class Driver:
         place = self._stage.place(host)
         if run.turn_back and run.outcome is None:
             run.turn_back = False
-            self._turn_back(host, run)
+            if place is Place.RESCUE:  # it failed by itself in the meantime
+                run.restoring = True
+            else:
+                self._turn_back(host, run)
         elif place is Place.OVER:
             self._over(host, run, now)
         elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
@@ -215,7 +224,7 @@ class Driver:
         if run.outcome is None and run.begun and not run.restoring:
             run.why = run.why or "the payload ended the play before the host was proven healthy"
             self._fail(host, run, now)
-            self._turn_back(host, run)
+            self._turn_back(host, run, blameless=False)
         elif run.outcome is None:
             self._end(host, State.RESTORE_FAILED if run.begun else State.REFUSED, now, run.why or "its tasks ended without a verdict")
         else:
@@ -246,15 +255,19 @@ class Driver:
         if self.conductor.state(host) is not State.RESTORING:
             self.conductor.failing(host, run.why, now)
 
-    def _turn_back(self, host: str, run: HostRun) -> None:
-        """Into its rescue; and its place there is looked at at once, so that a second try starts there."""
+    def _turn_back(self, host: str, run: HostRun, blameless: bool = True) -> None:
+        """Into its rescue; and its place there is looked at at once, so that a second try starts there.
+
+        blameless: this says nothing against the release: a wave that is reverted, an outage, an error of the run itself.
+        """
         run.restoring = True
-        self._stage.turn_back(host)
+        self._stage.turn_back(host, run.why, blameless)
         self._stage.place(host)
 
     def _end(self, host: str, outcome: State, now: float, detail: str = "") -> None:
         run = self.runs[host]
         run.outcome = outcome
+        run.why = run.why or (detail if outcome is State.REFUSED else "")
         self._active.pop(host, None)
         self._stage.withdraw(host)
         if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST) and self.conductor.state(host) is not State.WAITING:

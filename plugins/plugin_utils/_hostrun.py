@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _checks
+from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _record
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import State
 
 RESTORE_OUTCOMES = {
@@ -18,6 +18,7 @@ RESTORE_OUTCOMES = {
     "committed": State.COMMITTED,
     "untouched": State.REFUSED,
     "restore_failed": State.RESTORE_FAILED,
+    "held": State.HELD,
 }
 
 
@@ -50,6 +51,24 @@ class HostRun:
     turn_back: bool = False
     give_up_at: float = 0.0
     retry_at: float = 0.0
+
+    @property
+    def inconsistent(self) -> str:
+        """Why nobody knows what state the host is in, by its record or by a restore of this run; else nothing."""
+        transaction = self.record.get("transaction") or {}
+        if self.outcome is State.RESTORE_FAILED:
+            return self.why or "its restore failed"
+        return str(transaction.get("reason") or "its restore failed") if transaction.get("phase") == "inconsistent" else ""
+
+    @property
+    def kept(self) -> str:
+        """Why the host is held on what cannot be undone, by its record or by this run; else nothing."""
+        transaction = self.record.get("transaction") or {}
+        if self.outcome is State.HELD and self.facts.get("outcome") == "held":
+            return f"its change cannot be undone ({self.facts.get('irreversible')}) and did not go through: {self.why}"
+        if transaction.get("phase") != "held":
+            return ""
+        return f"its change cannot be undone ({transaction.get('irreversible')}) and did not go through: {transaction.get('reason')}"
 
     def hear(self, report: Report) -> None:
         """A task ended."""
@@ -115,3 +134,14 @@ def in_progress(record: Mapping[str, Any]) -> bool:
     """A transaction of the host's record is neither committed nor restored."""
     transaction = record.get("transaction") or {}
     return transaction.get("phase") not in (None, "committed", "restored")
+
+
+def failed_before(record: Mapping[str, Any], digest: str) -> str:
+    """Why a release is not tried on this host again, if it failed there before; else nothing."""
+    found = _record.failed_before(dict(record), digest)
+    if not found:
+        return ""
+    return (
+        f"this release failed here {'once' if found['times'] == 1 else str(found['times']) + ' times'} ({found.get('at')}) and is not tried "
+        f"again without a new build or rollout_retry_failed: true: {found.get('reason')}"
+    )

@@ -54,6 +54,7 @@ class Inputs:
     release: Mapping[str, Any]
     json_file: str
     reconnect_timeout: float
+    retry_failed: frozenset[str] = frozenset()
 
 
 def read(source: Source) -> tuple[Inputs, list[Problem]]:
@@ -77,7 +78,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if verb != "status" or raw_release is not None:
         release, found = parse_release(raw_release)
         problems += found
-    members, found = read_hosts(source, rings, verb, (release or NO_RELEASE).version)
+    members, found = read_hosts(source, rings, verb, release or NO_RELEASE)
     problems += found
     lease = value("rollout_lease", 1800)
     problems += [
@@ -98,10 +99,11 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
-    return Inputs(verb, plan, data, json_file, float(timeout)), problems
+    retry = frozenset(member.name for member in members if member.retry_failed)
+    return Inputs(verb, plan, data, json_file, float(timeout), retry), problems
 
 
-def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str) -> tuple[list[Member], list[Problem]]:
+def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:
     """Each host's rings, hold and pin, and whether what it is to be snapshotted and checked by can be right."""
     claimed: dict[str, list[str]] = {}
     for ring in rings:
@@ -111,6 +113,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
     problems: list[Problem] = []
     seen: set[tuple[int, int]] = set()
     roles: set[tuple[str, str]] = set()
+    irreversible: dict[str, list[str]] = {}
     shared = source.variables(source.hosts[0])
     for host in source.hosts:
         variables = source.variables(host)
@@ -120,10 +123,14 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
             own = str(_filled(source, own, variables, f"host {host}, rollout_ring", problems, names[0] if names else ""))
             names = names if own in names else [*names, own]
         pin = _filled(source, variables.get("rollout_pin"), variables, f"host {host}, rollout_pin", problems, None)
-        pinned, problem = _pin(pin, version)
+        pinned, problem = _pin(pin, release.version)
         problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
         hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
-        members.append(Member(host, tuple(names), hold or pinned))
+        retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
+        members.append(Member(host, tuple(names), hold or pinned, retry_failed))
+        reason = _irreversible(source, variables, release, f"host {host}, ", problems)
+        if reason and verb != "status" and not members[-1].hold:
+            irreversible.setdefault(reason, []).append(host)
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(_filled(source, variables.get(name) or "", variables, f"host {host}, {name}", problems, ""))
@@ -140,7 +147,21 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, version: str)
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
+    for reason, hosts in irreversible.items():
+        where = f"host {', '.join(hosts[:8])}{f' and {len(hosts) - 8} more' if len(hosts) > 8 else ''}, rollout_irreversible"
+        remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
+        problems.append(Problem(where, reason, remedy))
     return members, problems
+
+
+def _irreversible(source: Source, variables: Mapping[str, Any], release: Release, where: str, problems: list[Problem]) -> str:
+    """What the change of this host cannot undo, unless that is accepted."""
+    raw = _filled(source, variables.get("rollout_irreversible") or "", variables, f"{where}rollout_irreversible", problems, "")
+    if not isinstance(raw, str):
+        problems.append(Problem(f"{where}rollout_irreversible", raw, "write what the change cannot undo, as text"))
+        return ""
+    accepted = _switch(source, variables, "rollout_accept_irreversible", where, problems)
+    return "" if accepted else raw.strip() or release.irreversible
 
 
 def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, problems: list[Problem], default: Any) -> Any:
@@ -150,6 +171,15 @@ def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, 
     except ValueError as error:
         problems.append(Problem(where, raw, str(error)))
         return default
+
+
+def _switch(source: Source, variables: Mapping[str, Any], name: str, where: str, problems: list[Problem]) -> bool:
+    """A variable that is on or off; extra vars of the form key=value are text."""
+    value = _filled(source, variables.get(name, False), variables, f"{where}{name}", problems, False)
+    word = str(value).strip().lower()
+    if word not in ("true", "false", "yes", "no"):
+        problems.append(Problem(f"{where}{name}", value, "write true or false"))
+    return word in ("true", "yes")
 
 
 def _hold(value: Any) -> str | None:

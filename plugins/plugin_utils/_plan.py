@@ -23,11 +23,13 @@ class Member:
 
     rings: the names of every ring that claims it; more than one is a problem, none means the default ring.
     hold: why the customer wants it left alone, or None.
+    retry_failed: a release that failed on it before is tried again.
     """
 
     name: str
     rings: tuple[str, ...] = ()
     hold: str | None = None
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,13 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is rolled out."""
+    """What is rolled out. irreversible: what it changes that no restore can undo, or nothing."""
 
     name: str
     version: str
     artifacts: tuple[Artifact, ...]
     variables: Mapping[str, Any] = field(default_factory=dict)
+    irreversible: str = ""
 
     @property
     def label(self) -> str:
@@ -207,7 +208,7 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     if not isinstance(raw, Mapping):
         return None, [Problem(where, raw, "give the release as extra vars: -e @release.yml with name, version and artifacts")]
     problems: list[Problem] = []
-    known = ("name", "version", "artifacts", "variables")
+    known = ("name", "version", "artifacts", "variables", "irreversible")
     for option in raw:
         if option not in known:
             problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
@@ -224,10 +225,13 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     if not isinstance(variables, Mapping):
         problems.append(Problem(f"{where}.variables", variables, "write a mapping"))
         variables = {}
+    irreversible = raw.get("irreversible", "")
+    if not isinstance(irreversible, str):
+        problems.append(Problem(f"{where}.irreversible", irreversible, "write what it cannot undo, as text, or leave it out"))
     parsed = [_parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
     if problems:
         return None, problems
-    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables)), []
+    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables), str(irreversible).strip()), []
 
 
 def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:

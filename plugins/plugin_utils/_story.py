@@ -72,7 +72,7 @@ def fork_lines(plan: Plan, forks: int) -> list[str]:
 
 def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> list[str]:
     """The plan: waves and their hosts, what is snapshotted, room, expected time, and what takes no part."""
-    lines = [headline(plan)]
+    lines = [*alarm_lines(runs), headline(plan)]
     for ring in plan.rings:
         policy = ring.ring
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
@@ -88,12 +88,29 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State])
     return lines
 
 
+def alarm_lines(runs: Mapping[str, Any]) -> list[str]:
+    """Hosts whose state nobody knows, before anything else, and what an operator does about them."""
+    hosts = [host for host, run in runs.items() if run.inconsistent]
+    lines = [f"!! INCONSISTENT: {clean(host)}: {clean(runs[host].inconsistent)}" for host in hosts]
+    if hosts:
+        limit = ",".join(clean(host, 60) for host in hosts[:8])
+        lines.append("!! Nobody touches such a host until an operator says so: mend what its reason names, then")
+        lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_restore=true")
+    hosts = [host for host, run in runs.items() if run.kept]
+    lines += [f"!! HELD: {clean(host)}: {clean(runs[host].kept)}" for host in hosts]
+    if hosts:
+        limit = ",".join(clean(host, 60) for host in hosts[:8])
+        lines.append("!! An operator decides: make it well and commit it, or have its files put back all the same with rollout_force_restore=true")
+        lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_commit=true")
+    return lines
+
+
 def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     state = states[host]
     if state is State.WAITING:
         release = runs[host].record.get("installed")
         return f"{clean(host)} ({installed(runs[host].record)})" if release else clean(host)
-    detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 160)}"
+    detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 300)}"
     return f"{clean(host)} ({detail})"
 
 
@@ -137,18 +154,20 @@ def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
     rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host])[1]}") for host, reason in plan.held.items()]
     worst = max((rank for rank, _text in rows), default=0)
     head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
-            4: "some hosts could not be asked", 5: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
-    return [f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
+            4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
+    return [*alarm_lines(runs), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
 
 
 def _host_status(run: Any) -> tuple[int, str]:
-    if run.dark or run.why:
+    if run.dark or (run.why and not run.heard):
         return 4, f"could not be asked: {clean(run.dark or run.why, 200)}"
     transaction = run.record.get("transaction") or {}
     release, phase = transaction.get("release") or {}, transaction.get("phase")
-    text = f"runs {installed(run.record)}"
+    text = f"runs {installed(run.record)}{_failed_releases(run.record)}"
     if phase == "inconsistent":
-        return 5, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
+        return 6, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
+    if phase == "held":
+        return 5, f"{text}; HELD on {clean(release.get('name'))} {clean(release.get('version'))}: {clean(run.kept)}"
     if phase == "restored":
         return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
     if phase not in (None, "committed"):
@@ -156,6 +175,13 @@ def _host_status(run: Any) -> tuple[int, str]:
         who = f"{holder.get('user')} on {holder.get('controller')}, pid {holder.get('pid')}"
         return 3, f"{text}; {phase} to {clean(release.get('version'))}, held by {clean(who)} since {clean(transaction.get('began'))}"
     return 0, text
+
+
+def _failed_releases(record: Mapping[str, Any]) -> str:
+    """What the host does not take again."""
+    failed = [item.get("release") or {} for item in record.get("failed") or []]
+    shown = names([f"{item.get('name')} {item.get('version')}" for item in failed], 3)
+    return f"; failed here, not tried again: {shown}" if failed else ""
 
 
 def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> str | None:
@@ -180,7 +206,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
 
 def _ended_line(host: str, event: Event, runs: Mapping[str, Any]) -> str | None:
     if event.state is State.HELD:
-        return None
+        return f"  {host}: HELD on the new release: {clean(runs[event.host].kept)}" if runs[event.host].kept else None
     if event.state is State.RESTORED:
         return f"  {host}: restored: {_proof(runs[event.host])}"
     return f"  {host}: {str(event.state).replace('_', ' ')}{': ' + clean(event.detail) if event.detail else ''}"
@@ -206,8 +232,11 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, e
         lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]
+    elif set(by_state) <= {State.SKIPPED}:
+        lines = [f"ROLLOUT DONE: {label}: nothing to do, every host runs it already"]
     else:
         lines = [f"ROLLOUT DONE: {label}"]
+    lines = [*alarm_lines(runs), *lines]
     for state in (State.RESTORE_FAILED, State.LOST, State.RESTORED, State.REFUSED, State.UNREACHABLE):
         lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
         if len(by_state.get(state, [])) > 20:

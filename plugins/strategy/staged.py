@@ -67,7 +67,7 @@ class StrategyModule(HostPinned):
             self._core,
             release_digest(self._inputs.release),
             self._tell,
-            Settings(self._inputs.reconnect_timeout),
+            Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed),
             look_only=self._inputs.verb != "upgrade",
         )
         self._core.listen(self._driver.report, self._last_words)

@@ -184,3 +184,13 @@ def test_a_record_that_is_none_is_refused(fleet, content):
     result = hosts.run()
     assert (result.rc, result.states) == (2, {"standard0": "refused"}), result.out
     assert hosts.is_as_before("standard0")
+
+
+def test_a_host_found_sick_while_its_wave_is_reverted_is_restored_too(fleet):
+    hosts = fleet(standard=2)
+    first = f"{hosts.root}/hosts/standard0/state/record.json"
+    slow = f'grep -q ^1 {{{{ app }}}}/version && exit 0; until grep -q \'"phase":"rest\' {first}; do sleep 0.05; done; exit 1'
+    check = {"name": "slow", "type": "command", "argv": ["sh", "-c", slow], "deadline": 1, "timeout": 30}
+    result = hosts.run(rollout_rings=TOGETHER, broken=hosts.hosts, hostvars={"standard1": {"rollout_checks": [check]}})
+    assert (result.rc, set(result.states.values())) == (2, {"restored"}), result.out
+    assert all(hosts.is_as_before(host) for host in hosts.hosts)

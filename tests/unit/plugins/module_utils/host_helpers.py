@@ -155,8 +155,8 @@ class Host:
     def awaiting_commit(self, holder=RUN):
         return _transaction.awaiting_commit(self.state_dir, holder, self.clock)
 
-    def commit(self, holder=RUN, check_mode=False):
-        return _transaction.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check)
+    def commit(self, holder=RUN, check_mode=False, **options):
+        return _transaction.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check, **options)
 
     def restore(self, run="controller-1", **options):
         return _restore.restore(self.state_dir, run, clock=self.clock, check=self.check, command=self.command, **options)

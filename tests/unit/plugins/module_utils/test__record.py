@@ -29,6 +29,11 @@ ALLOWED = {
     ("restoring", "inconsistent"),
     ("restoring", "restoring"),
     ("inconsistent", "restoring"),
+    ("changing", "held"),
+    ("verifying", "held"),
+    ("awaiting_commit", "held"),
+    ("held", "restoring"),
+    ("held", "committed"),
 }
 
 
@@ -126,6 +131,7 @@ UNREADABLE = [
     ('{"schema": 1}', "record", "missing"),
     (json.dumps(record("prepared", transaction={"id": "x"})), "record", "transaction has no rollout, holder"),
     (json.dumps(record("prepared", transaction=[])), "record", "not a mapping"),
+    (json.dumps(dict(record("changing"), failed=[{"times": 1}])), "record", "failed is not a list"),
     (json.dumps(record("exploded")), "record", "phase 'exploded' is unknown"),
     (json.dumps(record("prepared", transaction=transaction(holder=None))), "record", "holder or options"),
 ]

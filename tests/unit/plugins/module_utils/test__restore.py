@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _services
+from ansible_collections.onprem.rollout.plugins.module_utils import _services, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import OTHER, fingerprint, upgrade, write
 
@@ -135,3 +135,57 @@ def test_what_is_restarted_does_not_carry_the_transaction(host, monkeypatch):
     host.begin()
     host.restore()
     assert seen == [None]
+
+
+def test_who_goes_back_without_a_verdict_is_not_marked(host):
+    host.begin()
+    upgrade(host.tree)
+    host.restore(reason="its wave is reverted")
+    assert not host.record().get("failed")
+    host.begin()
+
+
+def test_a_failure_is_written_before_the_restore_and_counted_once(host):
+    begun = host.begin()[1]
+    upgrade(host.tree)
+    host.healthy = False
+    with pytest.raises(RolloutError):
+        host.restore(reason="answers 500", failed=True)
+    host.healthy = True
+    host.restore(transaction=begun["transaction"], force=True, failed=True)
+    assert [(item["times"], item["reason"]) for item in host.record()["failed"]] == [(1, "answers 500")]
+
+
+def test_a_host_that_nobody_changed_has_no_verdict(host, monkeypatch):
+    monkeypatch.setattr(_snapshot, "take", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        host.begin()
+    assert host.phase() == "prepared"
+    host.restore(failed=True)
+    assert not host.record().get("failed")
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_what_cannot_be_undone_is_held_until_its_restore_is_forced(host, parked):
+    old = inside(host)
+    begun = host.begin(irreversible="schema 7", accept_irreversible=True)[1]
+    upgrade(host.tree)
+    if parked:
+        host.verifying()
+        host.awaiting_commit()
+    new = inside(host)
+    assert host.restore(check_mode=True)[1]["outcome"] == "held"
+    changed, result, _diff = host.restore(reason="its wave is reverted")
+    assert (changed, result["outcome"], result["irreversible"], result["proven"]) == (True, "held", "schema 7", parked)
+    assert (inside(host), host.phase(), host.commands) == (new, "held", [])
+    again = host.restore(transaction=begun["transaction"])
+    assert (again[0], again[1]["outcome"], inside(host)) == (False, "held", new)
+    assert host.restore(transaction=begun["transaction"], force=True)[1]["outcome"] == "restored"
+    assert inside(host) == old
+
+
+def test_what_cannot_be_undone_but_never_began_is_let_go(host, monkeypatch):
+    monkeypatch.setattr(_snapshot, "take", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        host.begin(irreversible="schema 7", accept_irreversible=True)
+    assert host.restore()[1]["outcome"] == "restored"

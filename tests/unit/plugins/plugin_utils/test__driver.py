@@ -44,6 +44,7 @@ class Stage:
     seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
     calls: list[tuple] = field(default_factory=list)
+    blameless: dict[str, bool] = field(default_factory=dict)
     dead: bool = False
 
     def task(self, host: str) -> str | None:
@@ -61,8 +62,9 @@ class Stage:
         self.seen[host] = self.at[host]
         return PLACES.get(task, Place.WORKING)
 
-    def turn_back(self, host: str) -> None:
+    def turn_back(self, host: str, why: str, blameless: bool) -> None:
         self.calls.append(("turn_back", host))
+        self.blameless[host] = blameless
         self.at[host] = ("back", 0)
 
     def again(self, host: str) -> None:
@@ -95,6 +97,7 @@ class Play:
     ring: dict = field(default_factory=dict)
     held: dict = field(default_factory=dict)
     look_only: bool = False
+    retry_failed: frozenset = frozenset()
     delays: dict = field(default_factory=dict)
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
@@ -105,7 +108,9 @@ class Play:
         plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
         self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)))
         self.told = []
-        self.driver = Driver(Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5), self.look_only, lambda: self.now, self.sleep)
+        self.driver = Driver(
+            Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5, self.retry_failed), self.look_only, lambda: self.now, self.sleep
+        )
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -266,3 +271,39 @@ def test_a_dead_worker_ends_the_run():
     play.stage.dead = True
     with pytest.raises(WorkerDied):
         play.driver.hosts_left()
+
+
+def failed(digest: str) -> dict:
+    found = record("digest of another release", "restored")
+    found["record"]["failed"] = [{"release": {"digest": digest}, "reason": "answered 500", "at": "2025-01-31", "times": 2}]
+    return found
+
+
+@pytest.mark.parametrize("digest, retry, outcome", [(NEW, False, "refused"), (NEW, True, "committed"), ("another", False, "committed")])
+def test_a_release_that_failed_on_a_host_is_not_tried_there_again(digest, retry, outcome):
+    play = Play(answers={("h2", "settle"): ("ok", failed(digest))}, retry_failed=frozenset({"h2"} if retry else ())).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "committed", "h2": outcome, "h3": "committed"}
+    if outcome == "refused":
+        assert ("h2", "begin") not in play.ran
+        assert "failed here 2 times (2025-01-31)" in play.driver.runs["h2"].why
+
+
+@pytest.mark.parametrize(
+    "answers, blameless",
+    [
+        ({("h0", "payload"): ("end_play", {})}, {"h0": False}),
+        ({("h0", "payload"): DARK}, {"h0": True}),
+        ({("h0", "health"): BROKEN}, {"h1": True}),
+    ],
+    ids=["ended the play", "went dark", "its wave is reverted"],
+)
+def test_who_is_turned_back_is_blamed_only_for_what_the_release_did(answers, blameless):
+    play = Play(hosts=2, ring={"serial": ("100%",)}, answers=answers).run()
+    assert {host: play.stage.blameless[host] for host in blameless} == blameless
+
+
+def test_a_host_that_fails_while_its_wave_is_reverted_keeps_its_own_failure():
+    answers = {("h0", "payload"): BROKEN, ("h1", "payload"): BROKEN}
+    play = Play(hosts=2, ring={"serial": ("100%",)}, answers=answers, delays={("h1", "payload"): 3}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "restored"}
+    assert "h1" not in play.stage.blameless

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
 
@@ -17,7 +16,7 @@ PLAN = Plan(Release("shop", "2.0", ()), (RingPlan(Ring("early", "all", (1, 2)), 
 
 
 def run(**known):
-    return SimpleNamespace(**{"why": "", "dark": "", "record": {}, "facts": {}, **known})
+    return HostRun(**known)
 
 
 def runs(**known):
@@ -64,7 +63,9 @@ def test_forks_that_are_fewer_than_the_policy_lets(forks, lines):
 STATUS = [
     ({}, 0, "runs an unknown version (no rollout yet)"),
     ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
-    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 5, "INCONSISTENT: disk full"),
+    ({"failed": [{"release": {"name": "shop", "version": "2.1"}}]}, 0, "failed here, not tried again: shop 2.1"),
+    ({"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}, 5, "cannot be undone (schema 7) and did not go through: web: 500"),
+    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 6, "INCONSISTENT: disk full"),
     ({"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}, 3, "held by eve on ctl, pid 7"),
     ({"transaction": {"phase": "restored", "release": {"name": "shop", "version": "2.1"}, "reason": "web: 500"}}, 0, "shop 2.1 was restored: web: 500"),
 ]
@@ -79,8 +80,10 @@ def test_host_status(record, rank, says):
 def test_status_shows_the_worst_first():
     bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
     lines = _story.status_lines(PLAN, runs(c=bad))
-    assert "INCONSISTENT" in lines[0]
-    assert lines[1].startswith("early: c:")
+    assert lines[0] == "!! INCONSISTENT: c: disk full"
+    assert lines[2].endswith("--limit c -e rollout_force_restore=true")
+    assert "INCONSISTENT" in lines[3]
+    assert lines[4].startswith("early: c:")
 
 
 def test_the_verdict_names_host_check_restore_and_the_command():
