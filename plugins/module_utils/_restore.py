@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _putback, _retention, _services, _snapshot
+from . import _putback, _retention, _services, _snapshot, _timer
 from ._checks import describe, failed
 from ._checks import run as run_checks
 from ._errors import Outcome, RolloutError
@@ -34,8 +34,9 @@ def restore(
     clock: Callable[[], float] = time.time,
     check: Check = run_checks,
     command: _services.Command = run,
+    by: str = "",
 ) -> Outcome:
-    """Restore the transaction of this run, or the named one, if there is something to restore."""
+    """Restore the transaction of this run, or the named one, if there is something to restore. C(by): who else asks."""
     if not os.path.isdir(state_dir):
         return False, _result("untouched", None), {}
     with locked(state_dir, check_mode):
@@ -43,15 +44,20 @@ def restore(
         found = record["transaction"]
         if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):
             return False, _result("untouched", None), {}
-        if not open_transaction(record):
+        if not open_transaction(record) and not may_be_dirty(found):
             return False, _result(found["phase"], found), {}
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
         if check_mode:
             would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
             return True, _result("restored", found, would), _diff(would)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, by)
         return True, result, diff
+
+
+def may_be_dirty(transaction: Dict[str, Any]) -> bool:
+    """Whether its revert timer restored it while its run lived on, whose payload may have written since."""
+    return transaction["phase"] == "restored" and transaction.get("reverted_by") == "timer" and not _untouched(transaction)
 
 
 def inconsistent(transaction: Dict[str, Any]) -> RolloutError:
@@ -73,7 +79,7 @@ def label(release: Dict[str, Any]) -> str:
 
 
 def settle(
-    state_dir: str, record: Record, reason: str, clock: Callable[[], float], check: Check, command: _services.Command
+    state_dir: str, record: Record, reason: str, clock: Callable[[], float], check: Check, command: _services.Command, by: str = ""
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
     """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error."""
     began = clock()
@@ -81,7 +87,7 @@ def settle(
     untouched = _untouched(transaction)
     reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
     release_reserve(state_dir)
-    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched)
+    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, reverted_by=by or None)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]
@@ -94,6 +100,7 @@ def settle(
         result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
         message = "{0}; after the change failed with: {1}".format(error, reason)
         advance(state_dir, record, "inconsistent", clock(), reason=message)
+        _timer.disarm(state_dir, command)
         raise RolloutError(
             "The restore of {0} could not be proven, this host is now inconsistent: {1}".format(label(transaction["release"]), error),
             "restore_failed",
@@ -101,6 +108,7 @@ def settle(
             **result,
         ) from error
     record = advance(state_dir, record, "restored", clock())
+    _timer.disarm(state_dir, command)
     prune(state_dir, record, clock())
     result["seconds"] = round(clock() - began, 3)
     return record, result, diff
@@ -133,7 +141,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
 
 def _untouched(transaction: Dict[str, Any]) -> bool:
     """Whether the restore finds a host that nobody changed: it died while its snapshot was being taken."""
-    if transaction["phase"] in ("restoring", "inconsistent"):
+    if transaction["phase"] in ("restoring", "restored", "inconsistent"):
         return not transaction.get("touched", True)
     return bool(transaction["phase"] == "prepared")
 

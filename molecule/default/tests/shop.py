@@ -23,6 +23,8 @@ HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[2]
 EXAMPLE = REPO / "inventories" / "example" / "hosts.yml"
 STATE_DIR = "var/lib/onprem-rollout"
+# Directories in which the revert timer came and went.
+TIMER_MOVES = tuple(f"etc/systemd/system{below}" for below in ("", "/multi-user.target.wants", "/timers.target.wants"))
 Files = dict[str, tuple[str, ...]]  # path: kind, mode, owner, mtime, link target or SHA-256
 
 
@@ -202,7 +204,7 @@ def same(host: Host, now: Files, before: Files, moved: tuple[str, ...] = ()) -> 
     """Byte for byte, mode for mode, owner for owner, to the nanosecond; of what moved only kind, mode and owner are compared."""
 
     def kept(files: Files) -> Files:
-        return {path: entry[:3] if path in moved else entry for path, entry in files.items()}
+        return {path: entry[:3] if path in moved + TIMER_MOVES else entry for path, entry in files.items()}
 
     first, second = kept(before), kept(now)
     differing = {path: (first.get(path), second.get(path)) for path in {*first, *second} if first.get(path) != second.get(path)}

@@ -145,6 +145,8 @@ class Host:
             "exclude": [],
             "cross_mounts": False,
             "immutable": "refuse",
+            "revert_after": 0,
+            "payload_timeout": 0,
         }
         base.update(options)
         return _transaction.begin(base, check_mode, self.clock, self.check, self.command)
