@@ -26,6 +26,7 @@ Check = Callable[[Any], List[Dict[str, Any]]]
 LOCK_WAIT = 1.0
 OVER, WAITING, RESTORED = "over", "waiting", "restored"
 LOG = "revert.log"
+NOTICE = "<5>"  # how the journal is told the level; below it are only systemd's words on each start
 
 
 def revert(
@@ -74,7 +75,7 @@ def _reason(transaction: Dict[str, Any]) -> str:
 
 def note(state_dir: str, text: str) -> None:
     """One more line in the timer's own log, and in the journal; the same again is no news."""
-    print(text, flush=True)
+    print(NOTICE + text, flush=True)
     fd = os.open(os.path.join(state_dir, LOG), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         ending = " {0}\n".format(text).encode("utf-8", "backslashreplace")

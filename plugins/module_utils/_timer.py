@@ -29,14 +29,14 @@ PROGRAM = "onprem-rollout"
 UNITS = "/etc/systemd/system"
 WANTS = {".timer": "timers.target.wants", ".service": "multi-user.target.wants"}
 BOOTTIME = 7  # CLOCK_BOOTTIME of Linux, which Python 3.6 has no name for; the wall clock may jump
-MARGIN = 60
+MARGIN = 1.1
 PATIENCE = 30.0
 NOTE = (
     "This host does not run systemd, or this is not root: a process of its own restores it. It does not outlive a reboot or a power cut, "
     "nor, where logind is told so, the end of the session; then the next run restores this host."
 )
 NO_TIMER = "revert_after is 0: if the controller is lost, this host stays as the payload left it until a run settles it."
-UNIT = """# Made by onprem.rollout while a transaction is open, and removed when it is over.
+UNIT = """# Made by onprem.rollout. Enabled while a transaction is open, and inert when it is over: then both units may be removed.
 [Unit]
 Description=Restore this host when nobody commits its rollout in time ({state_dir})
 """
@@ -58,6 +58,7 @@ StartLimitIntervalSec=0
 Type=simple
 ExecStart={argv}
 KillMode=process
+LogLevelMax=notice
 
 [Install]
 WantedBy=multi-user.target
@@ -87,12 +88,11 @@ def kind() -> str:
 def plan(after: int, payload_timeout: int, now: float) -> Optional[Revert]:
     """What the record says of the timer of a new transaction; None without one.
 
-    A task of the payload shows no progress while it runs, so while changing the timer waits C(payload) seconds, which is more.
+    A task of the payload shows no progress while it runs, so while changing the timer waits longer than the longest may take.
     """
     if not after:
         return None
-    payload = max(after, payload_timeout + MARGIN if payload_timeout else 0)
-    return moved({"after": after, "payload": payload, "by": kind()}, after, now)
+    return moved({"after": after, "payload": max(after, int(payload_timeout * MARGIN) + 1), "by": kind()}, after, now)
 
 
 def moved(revert: Revert, seconds: float, now: float) -> Revert:
@@ -198,7 +198,7 @@ def _enable(state_dir: str, revert: Revert, command: _services.Command) -> None:
         fsync_dir(os.path.dirname(link))
     fsync_dir(UNITS)
     timer = unit(state_dir) + ".timer"
-    # systemd reads a unit it has not met from the disk; a reload of all units costs more than the rest of begin
+    # systemd reads units that it has not met from the disk; a reload of all units would cost more than the rest of begin
     for verbs in (["start"], ["daemon-reload", "restart"]):
         for verb in verbs:
             code, output = command(_services.SYSTEMCTL + [verb] + (["--", timer] if verb != "daemon-reload" else []), PATIENCE)
@@ -214,15 +214,12 @@ def _is_waiting(timer: str, command: _services.Command) -> bool:
 
 
 def _disable(state_dir: str, command: _services.Command) -> None:
+    """Stop and disable the timer. The unit files stay: systemd, which may have them in memory, would need a reload for new ones."""
     names = [unit(state_dir) + ending for ending in WANTS]
-    if not any(os.path.lexists(place) for name in names for place in (_link(name), os.path.join(UNITS, name))):
-        return
-    command(_services.SYSTEMCTL + ["stop", "--", names[0]], PATIENCE)
-    for name in names:
-        remove_quietly(_link(name))
-        remove_quietly(os.path.join(UNITS, name))
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(_link(name)))  # only if it is empty
+    if any(os.path.lexists(_link(name)) for name in names):
+        command(_services.SYSTEMCTL + ["stop", "--", names[0]], PATIENCE)
+        for name in names:
+            remove_quietly(_link(name))
 
 
 # --- a process of its own ---

@@ -108,7 +108,7 @@ options:
     default: 600
   payload_timeout:
     description:
-      - For how many seconds the payload may show no next step. While it runs, the timer waits for a minute more than this,
+      - For how many seconds the payload may show no next step. While it runs, the timer waits for a tenth more than this,
         if that is longer than O(revert_after).
     type: int
     default: 0
@@ -170,7 +170,7 @@ revert:
       C(covers_reboot), after how many C(seconds) it restores the host if nobody is heard of, and a C(note) of what it does not cover.
   returned: success
   type: dict
-  sample: {"armed": true, "by": "systemd", "covers_reboot": true, "seconds": 660, "note": ""}
+  sample: {"armed": true, "by": "systemd", "covers_reboot": true, "seconds": 661, "note": ""}
 settled:
   description: Whether a transaction that was left open was restored first.
   returned: success
