@@ -235,6 +235,7 @@ def commit(
     check_mode: bool = False,
     clock: Clock = time.time,
     check: Check = run_checks,
+    command: _services.Command = run,
 ) -> Outcome:
     """Judge the health once more, then make the release the installed one. After this nothing restores by itself."""
     with locked(state_dir, check_mode):
@@ -270,7 +271,7 @@ def commit(
             after = dict(before, phase="committed", installed=label(found["release"]))
             return True, dict(_committed(record, results), phase="committed", last_known_good=good), _change(before, after)
         record = advance(state_dir, record, "committed", clock(), good)
-        _timer.disarm(state_dir)
+        _timer.disarm(state_dir, command)
         release_reserve(state_dir)
         prune(state_dir, record, clock())
         return True, _committed(record, results), _change(before, _summary(record))
