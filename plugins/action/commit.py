@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Action plugin commit: the module of this name, run for this ansible-playbook. See the module's docs."""
+"""Action plugin commit: the module of this name, run over a new connection. See the module's docs."""
 
 from __future__ import annotations
 
@@ -11,3 +11,4 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._action import Host
 
 class ActionModule(HostAction):
     verb = "commit"
+    fresh = True

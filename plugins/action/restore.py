@@ -11,8 +11,4 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._action import Host
 
 class ActionModule(HostAction):
     verb = "restore"
-
-    def before(self) -> None:
-        """A connection kept from before the change may outlive a broken network path, or hang in it."""
-        if self._connection.transport != "local":  # up to core 2.18 that one warns that it has nothing to reset
-            self._connection.reset()
+    fresh = True

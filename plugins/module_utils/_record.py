@@ -9,7 +9,7 @@ when the record is on disk. A dead machine is then judged by the phase it is fou
 
     prepared, changing, verifying, awaiting_commit   restore
     restoring                                        restore again
-    committed, restored                              leave alone
+    committed, restored                              leave alone; restored by its revert timer: again, when its run asks
     inconsistent                                     leave alone until an operator forces a restore
     held                                             leave alone until an operator commits or forces a restore
 
@@ -34,10 +34,11 @@ PHASES = {
     "awaiting_commit": ("committed", "verifying", "restoring", "held"),
     "committed": (),
     "restoring": ("restored", "inconsistent", "restoring"),
-    "restored": (),
+    "restored": ("restoring",),
     "inconsistent": ("restoring",),
     "held": ("restoring", "committed"),
 }
+OVER = ("committed", "restored")
 OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
 FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")
 Record = Dict[str, Any]
@@ -115,7 +116,7 @@ def _unreadable(path: str, why: str) -> RolloutError:
 def open_transaction(record: Record) -> Optional[Dict[str, Any]]:
     """The transaction that is not over yet (an inconsistent one is not), or None."""
     transaction = record["transaction"]
-    return transaction if transaction is not None and PHASES[transaction["phase"]] else None
+    return transaction if transaction is not None and transaction["phase"] not in OVER else None
 
 
 def start(state_dir: str, record: Record, transaction: Dict[str, Any]) -> Record:
@@ -165,9 +166,9 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
     return record
 
 
-def renew(state_dir: str, record: Record, lease_until: float) -> Record:
+def renew(state_dir: str, record: Record, lease_until: float, **changes: Any) -> Record:
     """Keep the transaction for its holder until C(lease_until); the phase stays."""
-    record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until))
+    record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until, **changes))
     write_json(path_of(state_dir), record)
     return record
 
@@ -189,7 +190,7 @@ def _others(record: Record, digest: Any) -> List[Dict[str, Any]]:
 
 
 def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, Any]:
-    return {
+    past = {
         "id": transaction["id"],
         "rollout": transaction["rollout"],
         "release": transaction["release"],
@@ -200,3 +201,4 @@ def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, An
         "seconds": max(0, int(now - unix(transaction["began"]))),
         "reason": transaction.get("reason"),
     }
+    return dict(past, reverted_by=transaction["reverted_by"]) if transaction.get("reverted_by") else past

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _putback, _retention, _services, _snapshot
+from . import _putback, _retention, _services, _snapshot, _timer
 from ._checks import describe
 from ._checks import failed as failed_checks
 from ._checks import run as run_checks
@@ -36,10 +36,12 @@ def restore(
     clock: Callable[[], float] = time.time,
     check: Check = run_checks,
     command: _services.Command = run,
+    by: str = "",
 ) -> Outcome:
     """Restore the transaction of this run, or the named one, if there is something to restore.
 
     C(failed): the release failed on this host, which remembers it; not so when its wave is reverted, or after an outage.
+    C(by): who else asks, such as the revert timer.
     """
     if not os.path.isdir(state_dir):
         return False, _result("untouched", None), {}
@@ -48,7 +50,7 @@ def restore(
         found = record["transaction"]
         if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):
             return False, _result("untouched", None), {}
-        if not open_transaction(record):
+        if not open_transaction(record) and not may_be_dirty(found):
             return False, _result(found["phase"], found), {}
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
@@ -59,8 +61,13 @@ def restore(
         if check_mode:
             would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
             return True, _result("restored", found, would), _diff(would)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by)
         return True, result, diff
+
+
+def may_be_dirty(transaction: Dict[str, Any]) -> bool:
+    """Whether its revert timer restored it while its run lived on, whose payload may have written since."""
+    return transaction["phase"] == "restored" and transaction.get("reverted_by") == "timer" and not _untouched(transaction)
 
 
 def inconsistent(transaction: Dict[str, Any]) -> RolloutError:
@@ -107,6 +114,7 @@ def settle(
     command: _services.Command,
     failed: bool = False,
     force: bool = False,
+    by: str = "",
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
     """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error.
 
@@ -121,8 +129,9 @@ def settle(
     if cannot_be_undone(transaction) and not force:
         proven = transaction["phase"] == "awaiting_commit" and not failed
         record = advance(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
+        _timer.disarm(state_dir, command)
         return record, _held(record["transaction"]), {}
-    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed)
+    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed, reverted_by=by or None)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]
@@ -135,6 +144,7 @@ def settle(
         result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
         message = "{0}; after the change failed with: {1}".format(error, reason)
         advance(state_dir, record, "inconsistent", clock(), reason=message)
+        _timer.disarm(state_dir, command)
         raise RolloutError(
             "The restore of {0} could not be proven, this host is now inconsistent: {1}".format(label(transaction["release"]), error),
             "restore_failed",
@@ -142,6 +152,7 @@ def settle(
             **result,
         ) from error
     record = advance(state_dir, record, "restored", clock())
+    _timer.disarm(state_dir, command)
     prune(state_dir, record, clock())
     result["seconds"] = round(clock() - began, 3)
     return record, result, diff
@@ -174,7 +185,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
 
 def _untouched(transaction: Dict[str, Any]) -> bool:
     """Whether the restore finds a host that nobody changed: it died while its snapshot was being taken."""
-    if transaction["phase"] in ("restoring", "inconsistent"):
+    if transaction["phase"] in ("restoring", "restored", "inconsistent"):
         return not transaction.get("touched", True)
     return bool(transaction["phase"] == "prepared")
 

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from typing import Any, Iterator, Union
 
@@ -60,6 +61,29 @@ def write_json(path: str, data: Any) -> None:
         os.fsync(out.fileno())
     os.replace(temp, path)
     fsync_dir(os.path.dirname(path))
+
+
+def write_file(path: str, content: bytes, mode: int) -> None:
+    """The same for bytes; what is there already is not written again."""
+    if not _holds(path, content, mode):
+        temp = path + ".new"
+        remove_quietly(temp)
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.replace(temp, path)
+    fsync_dir(os.path.dirname(path))
+
+
+def _holds(path: str, content: bytes, mode: int) -> bool:
+    try:
+        with open(path, "rb") as source:
+            return stat.S_IMODE(os.fstat(source.fileno()).st_mode) == mode and source.read() == content
+    except OSError:
+        return False
 
 
 def read_json(path: str) -> Any:

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _services, _snapshot
+from . import _services, _snapshot, _timer
 from ._capture import Rules
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
@@ -164,20 +164,37 @@ def _open(
         "services": _services.look(options["services"], command),
         "reason": None,
         "irreversible": options.get("irreversible") or None,
+        "revert": _timer.plan(options["revert_after"], options["payload_timeout"], now),
     }
     before, record = record, start(state_dir, record, transaction)
     try:
         reserve(state_dir)
+        from . import _program  # here, because only begin needs it
+
+        _program.leave(state_dir)
+        if transaction["revert"]:
+            _timer.arm(state_dir, transaction["revert"], command)
         snapshot = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"])
     except Refused:
         _snapshot.discard(state_dir, record["transaction"]["snapshot"])
         release_reserve(state_dir)
         withdraw(state_dir, before)
+        _timer.disarm(state_dir, command)
         raise
     except (RolloutError, OSError) as error:
         settle(state_dir, record, "no snapshot: {0}".format(error), clock, check, command)
         raise
-    return advance(state_dir, record, "changing", clock()), snapshot
+    return advance(state_dir, record, "changing", clock(), **_progress(record, "changing", clock())), snapshot
+
+
+def _progress(record: Record, phase: str, now: float) -> Dict[str, Any]:
+    """The revert timer of a transaction that is in this phase from now on. Nobody asks a parked host before its lease ends."""
+    transaction = record["transaction"]
+    revert = transaction.get("revert")
+    if not revert:
+        return {}
+    wait = {"changing": revert["payload"], "awaiting_commit": max(revert["after"], transaction.get("lease", 0))}
+    return {"revert": _timer.moved(revert, wait.get(phase, revert["after"]), now)}
 
 
 def verifying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
@@ -195,11 +212,12 @@ def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, chec
         record = load(state_dir)
         transaction = _ours(record, holder)
         lease_until = int(clock() + transaction.get("lease", 0))
+        progress = _progress(record, phase, clock())
         if transaction["phase"] == phase:
-            return False, record if check_mode else renew(state_dir, record, lease_until)
+            return False, record if check_mode else renew(state_dir, record, lease_until, **progress)
         if check_mode:
             return True, record
-        return True, advance(state_dir, record, phase, clock(), lease_until=lease_until)
+        return True, advance(state_dir, record, phase, clock(), lease_until=lease_until, **progress)
 
 
 def _is_ours(record: Record, holder: Dict[str, Any]) -> bool:
@@ -224,6 +242,18 @@ def _ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
             "not_ours",
             holder=found["holder"],
         )
+    if found["phase"] == "restored" and found.get("reverted_by"):
+        raise RolloutError(
+            "This host was restored by its {0} at {1}, so {2} is not on it any more: {3}. Let this run restore it, which makes sure that "
+            "the payload wrote nothing since, and see why nobody came in time.".format(
+                "revert timer" if found["reverted_by"] == "timer" else found["reverted_by"],
+                found["updated"],
+                label(found["release"]),
+                found.get("reason"),
+            ),
+            "reverted",
+            phase=found["phase"],
+        )
     return dict(found)
 
 
@@ -247,6 +277,7 @@ def commit(
     clock: Clock = time.time,
     check: Check = run_checks,
     transaction: Optional[str] = None,
+    command: _services.Command = run,
 ) -> Outcome:
     """Judge the health once more, then make the release the installed one. After this nothing restores by itself.
 
@@ -268,7 +299,7 @@ def commit(
                 phase=found["phase"],
             )
         if lease and not check_mode:
-            record = renew(state_dir, record, int(clock() + lease))
+            record = renew(state_dir, record, int(clock() + lease), **_progress(record, "awaiting_commit", clock()))
         results = check(found["options"].get("checks") or [])
         sick = failed(results)
         if sick:
@@ -285,6 +316,7 @@ def commit(
             after = dict(before, phase="committed", installed=label(found["release"]))
             return True, dict(_committed(record, results), phase="committed", last_known_good=good), _change(before, after)
         record = advance(state_dir, record, "committed", clock(), good)
+        _timer.disarm(state_dir, command)
         release_reserve(state_dir)
         prune(state_dir, record, clock())
         return True, _committed(record, results), _change(before, _summary(record))
@@ -310,6 +342,7 @@ def _begun(outcome: str, record: Record, snapshot: Optional[_snapshot.Snapshot],
         "snapshot": {key: snapshot.facts[key] for key in ("id", "files", "bytes", "read", "stored")} if snapshot else None,
         "phase": transaction.get("phase"),
         "settled": settled,
+        "revert": _timer.describe(transaction.get("revert")) if snapshot else None,
         "checks": [],
     }
 

@@ -10,6 +10,8 @@ version_added: 0.1.0
 author: onprem.rollout contributors
 description:
   - Takes the host lock, sees that the host is healthy and not held by another run, takes a snapshot and writes the host record.
+  - Arms the revert timer, which restores the host if no later step is heard of in time, and leaves the program that does it,
+    C(onprem-rollout) in O(state_dir). It can be run by hand too, without a controller or a network; C(--help) says how.
   - A transaction that this run or a dead one left open is restored first.
   - Nothing is changed on a host that is refused; the result then has RV(refused=true) and a RV(reason).
   - Does nothing if the release is already installed and no transaction is open; the host must be healthy then as well, for it counts as proof of the release.
@@ -112,6 +114,20 @@ options:
     description: For how many seconds no other run may restore this host, from now and again from each later step on.
     type: int
     default: 1800
+  revert_after:
+    description:
+      - After how many seconds without a next step the host restores itself, wherever the controller is. Each step of the transaction begins them anew.
+      - While the host is parked, so healthy and only to be committed, it waits for O(lease) if that is longer.
+      - With systemd and root it holds across a reboot and a power cut. Otherwise a process of its own waits, which does not.
+      - V(0) means no timer. If the controller or the network is lost in mid-change, the host then stays half done until the next run.
+    type: int
+    default: 600
+  payload_timeout:
+    description:
+      - For how many seconds the payload may show no next step. While it runs, the timer waits for a tenth more than this,
+        if that is longer than O(revert_after).
+    type: int
+    default: 0
   keep:
     description: How many snapshots are kept. Last known good is always kept.
     type: int
@@ -164,6 +180,13 @@ phase:
   returned: success
   type: str
   sample: changing
+revert:
+  description:
+    - The revert timer, null in check mode or if skipped. Whether it is C(armed), C(by) V(systemd) or V(process), whether it
+      C(covers_reboot), after how many C(seconds) it restores the host if nobody is heard of, and a C(note) of what it does not cover.
+  returned: success
+  type: dict
+  sample: {"armed": true, "by": "systemd", "covers_reboot": true, "seconds": 661, "note": ""}
 settled:
   description: Whether a transaction that was left open was restored first.
   returned: success
@@ -180,7 +203,7 @@ refused:
 reason:
   description: >-
     One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible),
-    V(sick), V(no_space), V(unreadable), V(immutable), V(busy_file), V(locked), V(record), V(schema) or V(restore_failed).
+    V(sick), V(no_space), V(unreadable), V(immutable), V(busy_file), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
@@ -213,6 +236,8 @@ ARGUMENTS: Dict[str, Any] = {
         "exclude": {"type": "list", "elements": "str", "default": []},
         "cross_mounts": {"type": "bool", "default": False},
         "immutable": {"type": "str", "choices": ["refuse", "lift"], "default": "refuse"},
+        "revert_after": {"type": "int", "default": 600},
+        "payload_timeout": {"type": "int", "default": 0},
         "keep": {"type": "int", "default": 3},
         "keep_days": {"type": "int", "default": 0},
         "keep_bytes": {"type": "int", "default": 0},

@@ -15,19 +15,21 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import hold
 
 
 class HostAction(ActionBase):
-    """Run the module C(onprem.rollout.<verb>) on the host with O(holder) set to this run."""
+    """Run the module C(onprem.rollout.<verb>) on the host with O(holder) set to this run.
+
+    fresh: over a new connection, because one kept from before the change may outlive a broken network path, or hang in it.
+    """
 
     verb: str
+    fresh = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        self.before()
+        if self.fresh and self._connection.transport != "local":  # up to core 2.18 that one warns that it has nothing to reset
+            self._connection.reset()
         arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", "")), **self._task.args})
         result.update(_light.run(self, self.verb, arguments, task_vars or {}))
         return result
-
-    def before(self) -> None:
-        """Whatever has to happen on the controller first."""
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""

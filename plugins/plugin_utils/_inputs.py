@@ -213,6 +213,7 @@ SCALARS = {
     "rollout_keep_days": 0,
     "rollout_keep_bytes": 0,
     "rollout_min_free": 0,
+    "rollout_revert_after": 0,
 }
 CHOICES: dict[str, tuple[Any, ...]] = {"rollout_immutable": ("refuse", "lift"), "rollout_cross_mounts": (False, True)}
 
@@ -237,6 +238,15 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
     if str(step).isdigit() and longest >= int(str(step)):
         problems.append(
             Problem(f"{where}rollout_step_timeout", step, f"must be longer than the longest deadline of rollout_checks ({longest:g} s), which it would cut off")
+        )
+    after = variables.get("rollout_revert_after", 600)
+    if str(after).isdigit() and 0 < int(str(after)) <= longest:
+        problems.append(
+            Problem(
+                f"{where}rollout_revert_after",
+                after,
+                f"must be longer than the longest deadline of rollout_checks ({longest:g} s), or the host restores itself while it is checked; 0 for no timer",
+            )
         )
     if str(variables.get("rollout_payload", ARCHIVE)) == ARCHIVE and not variables.get("archive_dest"):
         problems.append(Problem(f"{where}archive_dest", variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))

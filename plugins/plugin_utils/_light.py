@@ -41,6 +41,7 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if name in self.sources or any(each.startswith(name + ".") for each in self.sources):
             package = any(each.startswith(name + ".") for each in self.sources)
             return importlib.util.spec_from_loader(name, self, origin="<" + name + ">", is_package=package)
+    def get_source(self, name): return self.sources.get(name, "")
     def exec_module(self, module):
         source = self.sources.get(module.__name__, "")
         exec(compile(source, "<" + module.__name__ + ">", "exec", dont_inherit=True), module.__dict__)

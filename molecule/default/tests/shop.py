@@ -23,6 +23,9 @@ HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[2]
 EXAMPLE = REPO / "inventories" / "example" / "hosts.yml"
 STATE_DIR = "var/lib/onprem-rollout"
+TIMER_UNITS = [f"etc/systemd/system/onprem-rollout-revert.{kind}" for kind in ("service", "timer")]
+# Directories in which the revert timer came and went.
+TIMER_MOVES = tuple(f"etc/systemd/system{below}" for below in ("", "/multi-user.target.wants", "/timers.target.wants"))
 Files = dict[str, tuple[str, ...]]  # path: kind, mode, owner, mtime, link target or SHA-256
 
 
@@ -42,10 +45,12 @@ def take(host: Host) -> Picture:
     found = subprocess.run(["podman", "exec", "-i", host.container, "sh", "-s"], input=script, stdout=subprocess.PIPE, check=True, timeout=30)
     entries, digests, record, payload, unit = found.stdout.decode(errors="surrogateescape").split("--\0")
     sums = {line[66:]: line[:64] for line in digests.split("\0") if line}
-    files: Files = {}
+    files: Files = {}  # without the unit files of the revert timer, which stay, and may not be enabled when nothing is half done
     for about, target in zip(*[iter(entries.split("\0")[:-1])] * 2, strict=True):
         kind, mode, owner, mtime, path = about.split(" ", 4)
         files[path] = (kind, mode, owner, mtime, target or sums.get(path, ""))
+    for path in TIMER_UNITS:
+        files.pop(path, None)
     state = {path: files.pop(path) for path in list(files) if path.startswith(STATE_DIR)}
     return Picture(files, state, json.loads(record.strip("\0") or "{}"), payload.strip("\0"), unit.split())
 
@@ -202,7 +207,7 @@ def same(host: Host, now: Files, before: Files, moved: tuple[str, ...] = ()) -> 
     """Byte for byte, mode for mode, owner for owner, to the nanosecond; of what moved only kind, mode and owner are compared."""
 
     def kept(files: Files) -> Files:
-        return {path: entry[:3] if path in moved else entry for path, entry in files.items()}
+        return {path: entry[:3] if path in moved + TIMER_MOVES else entry for path, entry in files.items()}
 
     first, second = kept(before), kept(now)
     differing = {path: (first.get(path), second.get(path)) for path in {*first, *second} if first.get(path) != second.get(path)}

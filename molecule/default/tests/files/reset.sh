@@ -8,6 +8,9 @@ for environ in $(grep -lzs '^ONPREM_ROLLOUT=' /proc/[0-9]*/environ); do
 done
 systemctl stop shop.service 2>/dev/null || true
 systemctl reset-failed shop.service 2>/dev/null || true
+systemctl stop onprem-rollout-revert.timer onprem-rollout-revert.service 2>/dev/null || true
+systemctl reset-failed onprem-rollout-revert.service 2>/dev/null || true
+rm -f /etc/systemd/system/onprem-rollout-revert.* /etc/systemd/system/*.wants/onprem-rollout-revert.*
 rm -rf /opt/shop /etc/shop /run/shop /var/lib/onprem-rollout
 tar -C / --numeric-owner -xpf -
 systemctl daemon-reload

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _restore, _transaction
+from ansible_collections.onprem.rollout.plugins.module_utils import _restore, _revert, _timer, _transaction
 
 RUN = {"run": "controller-1", "controller": "controller", "pid": 1, "user": "tester", "job": None}
 OTHER = {"run": "controller-2", "controller": "elsewhere", "pid": 2, "user": "somebody", "job": None}
@@ -122,7 +122,7 @@ class Host:
 
     def command(self, argv, _timeout):
         self.commands.append(argv)
-        return 0, ""
+        return 0, "ActiveState=active\nNeedDaemonReload=no\n" if argv[3:4] == ["show"] else ""
 
     def paths(self):
         return [os.path.join(self.tree, name) for name in ("app", "unit", "new/etc/conf")]
@@ -145,6 +145,8 @@ class Host:
             "exclude": [],
             "cross_mounts": False,
             "immutable": "refuse",
+            "revert_after": 0,
+            "payload_timeout": 0,
         }
         base.update(options)
         return _transaction.begin(base, check_mode, self.clock, self.check, self.command)
@@ -156,10 +158,14 @@ class Host:
         return _transaction.awaiting_commit(self.state_dir, holder, self.clock)
 
     def commit(self, holder=RUN, check_mode=False, **options):
-        return _transaction.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check, **options)
+        return _transaction.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check, command=self.command, **options)
 
     def restore(self, run="controller-1", **options):
         return _restore.restore(self.state_dir, run, clock=self.clock, check=self.check, command=self.command, **options)
+
+    def revert(self, later=0):
+        """What the timer does when it fires, as if so many seconds had gone by."""
+        return _revert.revert(self.state_dir, lambda: self.now + later, lambda: _timer.boottime() + later, self.check, self.command)
 
     def record(self):
         with open(os.path.join(self.state_dir, "record.json"), encoding="utf-8") as source:

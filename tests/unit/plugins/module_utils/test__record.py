@@ -28,6 +28,7 @@ ALLOWED = {
     ("restoring", "restored"),
     ("restoring", "inconsistent"),
     ("restoring", "restoring"),
+    ("restored", "restoring"),
     ("inconsistent", "restoring"),
     ("changing", "held"),
     ("verifying", "held"),

@@ -46,7 +46,7 @@ def test_begin_writes_the_record_and_the_snapshot_and_touches_nothing_else(host)
         "keep_bytes": 0,
     }
     for path, facts in state(host).items():
-        assert facts[1] == (0o700 if os.path.isdir(path) else 0o600), path
+        assert facts[1] == (0o700 if os.path.isdir(path) or path.endswith(b"/onprem-rollout") else 0o600), path
 
 
 def test_begin_in_check_mode_says_the_same_and_writes_nothing(host):
@@ -175,7 +175,7 @@ def test_a_snapshot_that_cannot_be_taken_leaves_nothing_behind(host, monkeypatch
         host.begin()
     assert fingerprint(host.tree) == before
     assert host.phase() == "restored"
-    assert sorted(os.listdir(host.state_dir)) == ["lock", "objects", "packs", "record.json", "snapshots"]
+    assert sorted(os.listdir(host.state_dir)) == ["lock", "objects", "onprem-rollout", "packs", "record.json", "snapshots"]
     assert os.listdir(os.path.join(host.state_dir, "snapshots")) == []
 
 

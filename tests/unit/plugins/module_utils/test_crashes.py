@@ -13,10 +13,12 @@ import tempfile
 
 import pytest
 
+from ansible_collections.onprem.rollout.plugins.module_utils import _revert, _timer
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults import failing_at, hooked, killed_at
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import RUN, Host, fingerprint, upgrade
 
 ENOUGH = 2000  # no operation of these tests takes so many steps
+AFTER = 300  # seconds of the revert timer
 
 
 def prepared(_host):
@@ -24,7 +26,7 @@ def prepared(_host):
 
 
 def changing(host):
-    host.begin()
+    host.begin(revert_after=AFTER)
     upgrade(host.tree)
 
 
@@ -35,12 +37,26 @@ def parked(host):
 
 
 OPERATIONS = {
-    "begin": (prepared, lambda host: host.begin()),
+    "begin": (prepared, lambda host: host.begin(revert_after=AFTER)),
     "verifying": (changing, lambda host: host.verifying()),
     "commit": (parked, lambda host: host.commit()),
+    "revert timer": (changing, lambda host: host.revert(later=AFTER + 1)),
     "restore": (changing, lambda host: host.restore(reason="bad release")),
     "restore from awaiting_commit": (parked, lambda host: host.restore(reason="bad wave")),
 }
+
+
+@pytest.fixture(autouse=True)
+def systemd(monkeypatch):
+    """Units go below the host's directory and systemctl is the host's, so the timer is armed as on a host of systemd."""
+    monkeypatch.setattr(_timer, "kind", lambda: "systemd")
+    monkeypatch.setattr(_timer, "UNITS", "")
+    return monkeypatch
+
+
+def units(host):
+    _timer.UNITS = os.path.join(host.top, "units")
+    os.makedirs(_timer.UNITS, exist_ok=True)
 
 
 @pytest.fixture
@@ -57,6 +73,7 @@ def hosts(place, operation):
         top = os.path.join(place, str(step))
         os.mkdir(top)
         host = Host(top)
+        units(host)
         old = fingerprint_of(host)
         OPERATIONS[operation][0](host)
         yield step, host, old
@@ -107,6 +124,28 @@ def test_killed_at_every_step(place, operation):
     if operation == "commit":  # there is exactly one moment from which on the host is committed
         assert outcomes == sorted(outcomes, reverse=True)
         assert set(outcomes) == {"restored", "committed"}
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+def test_killed_at_every_step_and_nobody_there_but_the_timer(place, operation):
+    """Whoever may have been changed is armed, and is put back by what is armed alone; then that is disarmed."""
+    for step, host, old in hosts(place, operation):
+        new = fingerprint_of(host)
+        died = killed_at(step, lambda host=host: OPERATIONS[operation][1](host))
+        record = host.record() if os.path.exists(os.path.join(host.state_dir, "record.json")) else {"transaction": None}
+        phase = (record["transaction"] or {"phase": None})["phase"]
+        armed = _timer.is_armed(host.state_dir)
+        if phase in ("changing", "verifying", "awaiting_commit", "restoring"):
+            assert armed, step
+            assert os.access(_timer.program(host.state_dir), os.X_OK), step
+        if armed:  # else there is nobody to ask
+            verdicts = [host.revert(), host.revert(later=AFTER + 601), host.revert(later=10**6)]
+            assert verdicts[2] == _revert.OVER, step
+            assert not _timer.is_armed(host.state_dir), step
+        assert fingerprint_of(host) == (new if phase == "committed" else old), step
+        if not died:
+            return
+    pytest.fail("the operation never came to its end")
 
 
 @pytest.mark.parametrize("second", [2, 31])
@@ -181,6 +220,7 @@ def test_what_the_record_says_is_on_disk_before_it_says_so(place, operation):
 
 def test_the_lease_of_a_dead_run_protects_its_host_until_it_ends(place):
     host = Host(place)
+    units(host)
     old = fingerprint_of(host)
     changing(host)
     other = dict(RUN, run="controller-2")

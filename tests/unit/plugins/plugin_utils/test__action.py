@@ -50,7 +50,7 @@ def make(module: Any, arguments: dict[str, Any]) -> tuple[Any, list[dict[str, An
     return Recorded(task, Connection(), SimpleNamespace(), None, None, None), calls
 
 
-VERBS = [(begin, "begin", 0), (health, "health", 0), (commit, "commit", 0), (restore, "restore", 1)]
+VERBS = [(begin, "begin", 0), (health, "health", 0), (commit, "commit", 1), (restore, "restore", 1)]
 
 
 @pytest.mark.parametrize("module, verb, resets", VERBS)
