@@ -30,6 +30,7 @@ def restore(
     run_id: str,
     transaction: Optional[str] = None,
     reason: str = "",
+    *,
     force: bool = False,
     failed: bool = False,
     check_mode: bool = False,
