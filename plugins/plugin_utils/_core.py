@@ -16,6 +16,8 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
   C(play._removed_hosts), which core itself takes back only for failures it saw.
 - An unreachable host gets neither C(rescue) nor C(always) (ansible#56265). Taking it out of
   C(tqm._unreachable_hosts) and C(play._removed_hosts) puts it back to work.
+- C(meta: refresh_inventory) makes every host anew, with another id, and core compares hosts by their ids: a payload's
+  include would be loaded for nobody.
 - C(meta: end_play) completes every host that the restricted inventory shows; a state saved before can be set again.
 - Callbacks get their result as C(_result) up to 2.18 and as C(result) from 2.19 on.
 - The bit C(RUN_FAILED_BREAK_PLAY) of a play's result keeps later plays from running and gives exit code 2.
@@ -36,9 +38,11 @@ from ansible.inventory.host import Host
 from ansible.playbook.block import Block
 from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
+from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
+from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 PREFIX = "onprem.rollout."
@@ -77,6 +81,12 @@ class Report:
         self.kind = "ignored" if kind == "unreachable" and task.ignore_unreachable else kind
         self.task: str = task.get_name()
         self.verb = verb_of(task)
+        self.payload: str = "" if not in_payload(task) else "include" if isinstance(task, TaskInclude) else "task"
+
+
+def in_payload(task: Any) -> bool:
+    """Every task of a payload inherits the variable by which a restore finds the processes that it left."""
+    return any(isinstance(item, Mapping) and VARIABLE in item for item in task.environment or [])
 
 
 def verb_of(task: Any) -> str:
@@ -110,6 +120,9 @@ class Listener(CallbackBase):
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._report(Report("unreachable", result))
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._report(Report("skipped", result))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._last_words()
@@ -198,6 +211,13 @@ class Core:
             return str(error)
         return None
 
+    def recognise_hosts(self) -> None:
+        """After a refresh of the inventory: the same hosts as before, with their ids; one that it no longer has must still be put back."""
+        for name, host in self._hosts.items():
+            found = self._inventory.hosts.setdefault(name, host)
+            found._uuid = host._uuid
+            self._hosts[name] = found
+
     # --- where hosts stand ---
 
     def busy(self, host: str) -> bool:
@@ -258,8 +278,9 @@ class Core:
 
         The hosts' records know what was done. A task is bounded by its own timeout.
         """
-        while any(worker is not None and worker.is_alive() for worker in self._tqm._workers):
+        while any(worker is not None and worker.is_alive() for worker in self._tqm._workers) or not self._tqm._final_q.empty():
             time.sleep(0.05)
+        self._tqm._workers[:] = [None] * len(self._tqm._workers)  # a killed one would be found dead for ever
         with self._strategy._results_lock:
             self._strategy._results.clear()
         self._strategy._blocked_hosts.clear()

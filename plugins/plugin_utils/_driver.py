@@ -215,6 +215,10 @@ class Driver:
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
             run.restoring = True
             self.conductor.failing(host, run.why or "it failed", now)
+        elif place is Place.COMMIT and run.idle and run.outcome is None:
+            run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
+            self._fail(host, run, now)
+            self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
             del self._active[host]
             self.conductor.parked(host, now)
@@ -307,10 +311,13 @@ class Driver:
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:
                 run.why = run.why or why
-                run.begun = run.restoring = True
                 run.dark = ""
                 self._active[host] = None
-                self._turn_back(host, run)
+                if run.restoring:
+                    self._stage.again(host)  # a turn would take it past its restore
+                else:
+                    run.begun = True
+                    self._turn_back(host, run)
         self.conductor.abort(why, now)
 
     # --- the end ---

@@ -23,24 +23,29 @@ RESTORE_OUTCOMES = {
 
 
 class Report(Protocol):
-    """The result of one task; see L(_core.Report). kind: ok, failed, ignored or unreachable; verb: of our modules, or empty."""
+    """The result of one task; see L(_core.Report). kind: ok, failed, ignored skipped or unreachable; verb: of our modules, or empty;
+    payload: include or task of the payload, or empty."""
 
     kind: str
     host: str
     task: str
     verb: str
+    payload: str
     data: Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
+    idle: its payload was included and ran no task yet;
     restoring: it is in its rescue; reverted: not for a failure of its own; outcome: once it is known."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     heard: bool = False
+    heard_payload: bool = False
     begun: bool = False
+    idle: bool = False
     outcome: State | None = None
     why: str = ""
     dark: str = ""
@@ -72,6 +77,12 @@ class HostRun:
 
     def hear(self, report: Report) -> None:
         """A task ended."""
+        if report.payload == "task":
+            self.idle = False
+        if report.kind == "skipped":
+            return
+        if report.payload == "include" and not self.heard_payload:
+            self.idle = self.heard_payload = True
         if report.kind == "unreachable":
             self.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
         else:

@@ -51,6 +51,8 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 
 display = Display()
 
+ATTEMPTS = 3
+
 
 class StrategyModule(HostPinned):
     _core: Core
@@ -92,17 +94,22 @@ class StrategyModule(HostPinned):
         return code
 
     def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:
-        """Core ends a whole run for an error in one included file. Then the hosts in change still get their rescue, once."""
-        try:
-            return super().run(iterator, play_context)
-        except WorkerDied as error:
-            why = str(error)
-        except AnsibleError as error:
-            why = str(error)
-        display.error(why)
-        self._core.give_up_tasks()
-        self._driver.abort(f"the run failed: {why}")
-        return super().run(iterator, play_context)
+        """Core ends a whole run for an error in one included file or a killed worker. Then the hosts in change still get their rescue."""
+        why = ""
+        for _attempt in range(ATTEMPTS):
+            try:
+                return super().run(iterator, play_context)
+            except (AnsibleError, WorkerDied) as error:
+                why = str(error)
+            display.error(why)
+            self._core.give_up_tasks()
+            self._driver.abort(f"the run failed: {why}")
+        raise AnsibleError(f"{why}; given up after {ATTEMPTS} times. The next upgrade settles the hosts that are half done")
+
+    def _execute_meta(self, task: Any, play_context: Any, iterator: Any, target_host: Any) -> Any:
+        answer = super()._execute_meta(task, play_context, iterator, target_host)
+        self._core.recognise_hosts()
+        return answer
 
     def get_hosts_left(self, iterator: Any) -> list[Any]:
         """The seam: whoever is in this list may receive tasks."""

@@ -136,3 +136,23 @@ def test_tasks_of_the_user_before_the_role_keep_to_the_waves(fleet):
     assert result.rc == 2, result.out
     birds = [host for host in hosts.hosts if (hosts.root / "hosts" / host / "early_bird").exists()]
     assert birds == ["early0"]
+
+
+def test_a_payload_that_refreshes_the_inventory_is_installed_everywhere_and_reverted_everywhere(fleet):
+    """Core makes every host anew, with another id, and loads includes for nobody."""
+    hosts = fleet(early=1, standard=2)
+    good = hosts.run(rollout_payload="refreshes")
+    assert (good.rc, set(good.states.values())) == (0, {"committed"}), good.out
+    assert {hosts.version(host) for host in hosts.hosts} == {"2.0"}
+    newer = {"name": "shop", "version": "2.1", "artifacts": []}
+    rings = [{"name": "early"}, {"name": "standard", "serial": ["100%"]}]
+    bad = hosts.run(rollout_payload="refreshes", rollout_release=newer, broken=["standard1"], rollout_rings=rings)
+    assert (bad.rc, bad.states) == (2, {"early0": "committed", "standard0": "restored", "standard1": "restored"}), bad.out
+    assert [hosts.version(host) for host in hosts.hosts] == ["2.1", "2.0", "2.0"]
+
+
+def test_a_payload_that_ran_no_task_is_not_committed(fleet):
+    hosts = fleet(early=1, standard=1)
+    result = hosts.run(rollout_payload="idle")
+    assert (result.rc, result.states) == (2, {"early0": "restored", "standard0": "held"}), result.out
+    assert "the payload ran no task" in result.out

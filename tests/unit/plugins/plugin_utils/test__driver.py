@@ -33,6 +33,7 @@ class FakeReport:
     verb: str
     data: dict
     task: str
+    payload: str = ""
 
 
 @dataclass
