@@ -226,13 +226,13 @@ class Capture:
         if self._writer is None or self._out_of_room():
             self.entries += 1
             return
-        self._read_file(path, name, fd, status)
+        self._read_file(path, name, fd, status, mark)
 
     def _out_of_room(self) -> bool:
         self.full = self.full or (self._room is not None and self.needed > self._room)
         return self.full
 
-    def _read_file(self, path: bytes, name: bytes, fd: int, status: os.stat_result) -> None:
+    def _read_file(self, path: bytes, name: bytes, fd: int, status: os.stat_result, mark: bytes) -> None:
         """Keep one file's content; its entry is what it was while it stood still."""
         for _attempt in range(ATTEMPTS):
             try:
@@ -247,10 +247,12 @@ class Capture:
             try:
                 sha = self._content(source, status)
                 after = os.fstat(source)
-                if sha is not None and mark_of(after) == mark_of(status):
+                before, mark = mark, mark_of(after)
+                if sha is not None and before == mark:
                     entry = self._with_attributes(entry_of(after), path, source)
+                    entry["sha256"] = sha
                     self.read += 1
-                    self._add(path, self._mark(after), dict(entry, sha256=sha))
+                    self._add(path, mark if after.st_ctime_ns < self._sure_before else UNSURE, entry)
                     return
             finally:
                 os.close(source)
