@@ -10,9 +10,9 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from . import _revert, _snapshot, _timer
+from . import _retention, _revert, _timer
+from ._compare import KINDS
 from ._errors import RolloutError
-from ._putback import KINDS
 from ._record import Record, iso, load, open_transaction
 from ._restore import label, restore
 from ._store import show
@@ -153,31 +153,18 @@ def _restore(state_dir: str, options: Any) -> int:
 
 
 def _verify(state_dir: str, options: Any) -> int:
-    check = getattr(_snapshot, "verify", rehash)
-    problems = {name: list(check(state_dir, name)) for name in _snapshot.names(state_dir)}
+    result = _retention.verify(state_dir)
     if options.json:
-        _say(json.dumps(problems, sort_keys=True))
+        _say(json.dumps(result, sort_keys=True))
     else:
-        good = load(state_dir)["last_known_good"]
-        for name, found in sorted(problems.items()):
-            _say("{0}{1}: {2}".format(name, " (last known good)" if name == good else "", "DAMAGED" if found else "intact"))
-            for problem in found:
+        for found in result["snapshots"]:
+            good = " (last known good)" if found["id"] == result["last_known_good"] else ""
+            _say("{0}{1}: {2}".format(found["id"], good, "DAMAGED" if found["problems"] else "intact"))
+            for problem in found["problems"]:
                 _say("  {0}".format(problem))
-        if not problems:
+        if not result["snapshots"]:
             _say("There is no snapshot on this host.")
-    return DAMAGED if any(problems.values()) else OK
-
-
-def rehash(state_dir: str, snapshot: str) -> List[str]:
-    """What of a snapshot is lost, or is not what its name says."""
-    try:
-        manifest = _snapshot.load(state_dir, snapshot)
-    except RolloutError as error:
-        return [str(error)]
-    objects = os.path.join(state_dir, "objects")
-    files = [entry for entry in manifest["entries"] if entry["type"] == "file"]
-    bad = {sha for sha in {entry["sha256"] for entry in files} if not _snapshot.intact(_snapshot.object_path(objects, sha), sha)}
-    return ["{0} (object {1})".format(show(entry["path"]), entry["sha256"]) for entry in files if entry["sha256"] in bad]
+    return DAMAGED if any(found["problems"] for found in result["snapshots"]) else OK
 
 
 def _log(state_dir: str, options: Any) -> int:

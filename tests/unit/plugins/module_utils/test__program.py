@@ -127,10 +127,11 @@ def test_a_host_that_stays_sick_is_inconsistent_until_it_is_forced(host, console
 def test_verify_names_what_is_damaged(changing, console):
     code, out, _err = console("verify")
     assert (code, out.endswith(": intact\n")) == (0, True)
-    objects = os.path.join(changing.state_dir, "objects")
-    victim = sorted(os.path.join(top, name) for top, _dirs, names in os.walk(objects) for name in names)[0]
-    os.chmod(victim, 0o600)
-    write(victim, b"rot", 0o600)
+    kept = [os.path.join(changing.state_dir, "packs", name) for name in os.listdir(os.path.join(changing.state_dir, "packs"))]
+    with open(max(kept, key=os.path.getsize), "r+b") as victim:
+        content = victim.read()
+        victim.seek(content.index(b"version=1.0"))
+        victim.write(b"rot")
     code, out, _err = console("verify")
     assert code == _console.DAMAGED
     assert ": DAMAGED\n" in out
