@@ -155,17 +155,18 @@ def _restore(state_dir: str, options: Any) -> int:
 
 
 def _verify(state_dir: str, options: Any) -> int:
-    found = _retention.verify(state_dir)
+    result = _retention.verify(state_dir)
     if options.json:
-        _say(json.dumps(found, sort_keys=True))
-    for each in [] if options.json else found["snapshots"]:
-        good = " (last known good)" if each["id"] == found["last_known_good"] else ""
-        _say("{0}{1}: {2}".format(each["id"], good, "DAMAGED" if each["problems"] else "intact"))
-        for problem in each["problems"]:
-            _say("  {0}".format(problem))
-    if not found["snapshots"] and not options.json:
-        _say("There is no snapshot on this host.")
-    return DAMAGED if any(each["problems"] for each in found["snapshots"]) else OK
+        _say(json.dumps(result, sort_keys=True))
+    else:
+        for found in result["snapshots"]:
+            good = " (last known good)" if found["id"] == result["last_known_good"] else ""
+            _say("{0}{1}: {2}".format(found["id"], good, "DAMAGED" if found["problems"] else "intact"))
+            for problem in found["problems"]:
+                _say("  {0}".format(problem))
+        if not result["snapshots"]:
+            _say("There is no snapshot on this host.")
+    return DAMAGED if any(found["problems"] for found in result["snapshots"]) else OK
 
 
 def _log(state_dir: str, options: Any) -> int:
