@@ -30,6 +30,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 )
 
 ARCHIVE = "onprem.rollout.archive"
+TRIES = 40
 NO_RELEASE = Release("", "", ())
 
 
@@ -211,6 +212,8 @@ SCALARS = {
     "rollout_lease": 1,
     "rollout_keep": 1,
     "rollout_min_free": 0,
+    "rollout_retry_wait": 1,
+    "rollout_retry_for": 0,
 }
 
 
@@ -225,6 +228,7 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
+    problems += retry_problems(variables, where)
     step = variables.get("rollout_step_timeout", 300)
     longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
     if str(step).isdigit() and longest >= int(str(step)):
@@ -233,6 +237,19 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         )
     if str(variables.get("rollout_payload", ARCHIVE)) == ARCHIVE and not variables.get("archive_dest"):
         problems.append(Problem(f"{where}archive_dest", variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))
+    return problems
+
+
+def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
+    """A payload that is run again keeps the host's lease, and core nests every try in the one before."""
+    wait, limit, lease = (str(variables.get(f"rollout_{name}", default)) for name, default in (("retry_wait", 60), ("retry_for", 1800), ("lease", 1800)))
+    if not (wait.isdigit() and limit.isdigit() and lease.isdigit() and int(wait)):
+        return []
+    problems = []
+    if int(wait) >= int(lease):
+        problems.append(Problem(f"{where}rollout_retry_wait", wait, f"must be shorter than rollout_lease ({lease} s), or another run may settle the host"))
+    if int(limit) > TRIES * int(wait):
+        problems.append(Problem(f"{where}rollout_retry_for", limit, f"must be at most {TRIES} times rollout_retry_wait ({wait} s)"))
     return problems
 
 

@@ -197,6 +197,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
     return {
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
+        "later": f"  {host}: its payload asks to be run again later (exit 21), in {span(float(event.detail or 0))}" if event.kind == "later" else None,
         "parked": f"  {host}: upgraded and healthy, waits for its wave",
         "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
