@@ -31,6 +31,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 
 ARCHIVE = "onprem.rollout.archive"
 TRIES = 40
+NOT_OPTED_IN = "candidate: not opted in"
 NO_RELEASE = Release("", "", ())
 
 
@@ -81,6 +82,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems += found
     members, found = read_hosts(source, rings, verb, release or NO_RELEASE)
     problems += found
+    if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
+        problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
     lease = value("rollout_lease", 1800)
     problems += [
         Problem(f"ring {ring.name}, soak", ring.soak, f"must be shorter than rollout_lease ({lease} s), or another run may settle the hosts that soak")
@@ -128,7 +131,9 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
         hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
         retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
-        members.append(Member(host, tuple(names), hold or pinned, retry_failed))
+        opted_in = _switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
+        waits = NOT_OPTED_IN if release.candidate and not opted_in else None
+        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
