@@ -207,6 +207,11 @@ def awaiting_commit(state_dir: str, holder: Dict[str, Any], clock: Clock = time.
     return _move(state_dir, holder, "awaiting_commit", clock, check_mode)
 
 
+def retrying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
+    """The payload is to be run again later. Extends the lease, for the time it takes."""
+    return _move(state_dir, holder, "changing", clock, check_mode)
+
+
 def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, check_mode: bool) -> Tuple[bool, Record]:
     with locked(state_dir, check_mode):
         record = load(state_dir)

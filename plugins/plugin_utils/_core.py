@@ -46,7 +46,7 @@ from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIA
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 PREFIX = "onprem.rollout."
-DEEPEST = 40
+DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
     | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}

@@ -113,11 +113,12 @@ class Driver:
         return []
 
     def _is_waiting(self, host: str) -> bool:
-        return bool(self.runs[host].dark)
+        return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock()
 
     def _await(self, wake_at: float | None, now: float) -> None:
         """Nobody has anything to do until the clock says so. Bounded, so that an abort is seen soon."""
-        moments = [self.runs[host].retry_at for host in self._active] + ([] if wake_at is None else [wake_at])
+        waiting = [self.runs[host] for host in self._active]
+        moments = [run.retry_at if run.dark else run.later_until for run in waiting] + ([] if wake_at is None else [wake_at])
         self._sleep(min([max(moment - now, 0.01) for moment in moments] + [0.25]))
 
     # --- reading, before anything is changed ---
@@ -193,6 +194,9 @@ class Driver:
         if run is None:
             return
         run.hear(report)
+        if report.verb == "retry" and report.kind == "ok" and report.data.get("wait"):
+            run.later_until = self._clock() + float(report.data["wait"])
+            self._tell(Event("later", self._clock(), report.host, detail=str(report.data["wait"])))
         if report.data.get("settled"):
             self._tell(Event("settled", self._clock(), report.host, detail=str(report.data["settled"])))
 
@@ -265,6 +269,7 @@ class Driver:
         blameless: this says nothing against the release: a wave that is reverted, an outage, an error of the run itself.
         """
         run.restoring = True
+        run.later_until = 0.0
         self._stage.turn_back(host, run.why, blameless)
         self._stage.place(host)
 

@@ -38,7 +38,7 @@ class Report(Protocol):
 class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
-    restoring: it is in its rescue; reverted: not for a failure of its own; outcome: once it is known."""
+    later_until: its payload asked to be run again then; restoring: it is in its rescue; reverted: not for a failure of its own; outcome: once it is known."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +56,7 @@ class HostRun:
     turn_back: bool = False
     give_up_at: float = 0.0
     retry_at: float = 0.0
+    later_until: float = 0.0
 
     @property
     def inconsistent(self) -> str:
@@ -127,6 +128,11 @@ class HostRun:
         elif report.kind == "failed":
             self.outcome = State.RESTORE_FAILED
             self.why = f"{self.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
+
+    def _after_retry(self, report: Report) -> None:
+        self._after_other(report)
+        if report.kind == "ok":
+            self.why = ""
 
     def _after_other(self, report: Report) -> None:
         if report.kind == "failed" and self.restoring:

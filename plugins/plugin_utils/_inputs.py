@@ -30,6 +30,8 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 )
 
 ARCHIVE = "onprem.rollout.archive"
+TRIES = 40
+NOT_OPTED_IN = "candidate: not opted in"
 NO_RELEASE = Release("", "", ())
 
 
@@ -80,6 +82,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         problems += found
     members, found = read_hosts(source, rings, verb, release or NO_RELEASE)
     problems += found
+    if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
+        problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
     lease = value("rollout_lease", 1800)
     problems += [
         Problem(f"ring {ring.name}, soak", ring.soak, f"must be shorter than rollout_lease ({lease} s), or another run may settle the hosts that soak")
@@ -127,7 +131,9 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
         hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
         retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
-        members.append(Member(host, tuple(names), hold or pinned, retry_failed))
+        opted_in = _switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
+        waits = NOT_OPTED_IN if release.candidate and not opted_in else None
+        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
@@ -214,6 +220,8 @@ SCALARS = {
     "rollout_keep_bytes": 0,
     "rollout_min_free": 0,
     "rollout_revert_after": 0,
+    "rollout_retry_wait": 1,
+    "rollout_retry_for": 0,
 }
 CHOICES: dict[str, tuple[Any, ...]] = {"rollout_immutable": ("refuse", "lift"), "rollout_cross_mounts": (False, True)}
 
@@ -233,6 +241,7 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
+    problems += retry_problems(variables, where)
     step = variables.get("rollout_step_timeout", 300)
     longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
     if str(step).isdigit() and longest >= int(str(step)):
@@ -250,6 +259,19 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         )
     if str(variables.get("rollout_payload", ARCHIVE)) == ARCHIVE and not variables.get("archive_dest"):
         problems.append(Problem(f"{where}archive_dest", variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))
+    return problems
+
+
+def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
+    """A payload that is run again keeps the host's lease, and core nests every try in the one before."""
+    wait, limit, lease = (str(variables.get(f"rollout_{name}", default)) for name, default in (("retry_wait", 60), ("retry_for", 1800), ("lease", 1800)))
+    if not (wait.isdigit() and limit.isdigit() and lease.isdigit() and int(wait)):
+        return []
+    problems = []
+    if int(wait) >= int(lease):
+        problems.append(Problem(f"{where}rollout_retry_wait", wait, f"must be shorter than rollout_lease ({lease} s), or another run may settle the host"))
+    if int(limit) > TRIES * int(wait):
+        problems.append(Problem(f"{where}rollout_retry_for", limit, f"must be at most {TRIES} times rollout_retry_wait ({wait} s)"))
     return problems
 
 

@@ -75,13 +75,15 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is rolled out. irreversible: what it changes that no restore can undo, or nothing."""
+    """What is rolled out. irreversible: what it changes that no restore can undo, or nothing.
+    candidate: goes only to hosts that opted in."""
 
     name: str
     version: str
     artifacts: tuple[Artifact, ...]
     variables: Mapping[str, Any] = field(default_factory=dict)
     irreversible: str = ""
+    candidate: bool = False
 
     @property
     def label(self) -> str:
@@ -208,7 +210,7 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     if not isinstance(raw, Mapping):
         return None, [Problem(where, raw, "give the release as extra vars: -e @release.yml with name, version and artifacts")]
     problems: list[Problem] = []
-    known = ("name", "version", "artifacts", "variables", "irreversible")
+    known = ("name", "version", "artifacts", "variables", "irreversible", "candidate")
     for option in raw:
         if option not in known:
             problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
@@ -228,10 +230,13 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     irreversible = raw.get("irreversible", "")
     if not isinstance(irreversible, str):
         problems.append(Problem(f"{where}.irreversible", irreversible, "write what it cannot undo, as text, or leave it out"))
+    candidate = raw.get("candidate", False)
+    if not isinstance(candidate, bool):
+        problems.append(Problem(f"{where}.candidate", candidate, "write true for a release that goes only to hosts with rollout_early_access, or leave it out"))
     parsed = [_parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
     if problems:
         return None, problems
-    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables), str(irreversible).strip()), []
+    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables), str(irreversible).strip(), bool(candidate)), []
 
 
 def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:

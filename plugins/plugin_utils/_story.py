@@ -81,7 +81,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State])
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
-    lines += [f"held by you: {clean(host)}: {clean(reason)}" for host, reason in plan.held.items()]
+    lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
     doing = sum(1 for state in states.values() if state is State.WAITING)
     lines.append(f"to do: {count(doing, 'host')} to upgrade" if doing else f"nothing to do: every host that can runs {plan.release.label}")
@@ -177,6 +177,15 @@ def _host_status(run: Any) -> tuple[int, str]:
     return 0, text
 
 
+def held_lines(plan: Plan) -> list[str]:
+    """Who takes no part, and why. Hosts that did not opt in to a candidate are many, and on one line."""
+    lines = [f"held by you: {clean(host)}: {clean(reason)}" for host, reason in plan.held.items() if not reason.startswith("candidate:")]
+    others = [host for host, reason in plan.held.items() if reason.startswith("candidate:")]
+    if others:
+        lines.append(f"candidate: not opted in: {count(len(others), 'host')}: {names(others)}")
+    return lines
+
+
 def _failed_releases(record: Mapping[str, Any]) -> str:
     """What the host does not take again."""
     failed = [item.get("release") or {} for item in record.get("failed") or []]
@@ -197,6 +206,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
     return {
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
+        "later": f"  {host}: its payload asks to be run again later (exit 21), in {span(float(event.detail or 0))}" if event.kind == "later" else None,
         "parked": f"  {host}: upgraded and healthy, waits for its wave",
         "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,

@@ -183,3 +183,17 @@ def test_the_next_run_holds_what_a_dead_run_left_and_cannot_be_undone(fleet):
     assert again.rc == 2, again.out
     assert "cannot be undone (migrates the database to schema 7): held" in " ".join(again.out.split())
     assert (hosts.record("standard0")["transaction"]["phase"], hosts.version("standard0")) == ("held", "2.0")
+
+
+def test_a_candidate_reaches_only_hosts_that_opted_in(fleet):
+    hosts = fleet(early=2, standard=1)
+    given = {
+        "rollout_release": {"name": "shop", "version": "2.0", "artifacts": [], "candidate": True},
+        "hostvars": {"early1": {"rollout_early_access": True}},
+    }
+    plan = hosts.run("onprem.rollout.plan", **given)
+    assert "candidate: not opted in: 2 hosts: early0, standard0" in plan.out, plan.out
+    result = hosts.run(**given)
+    assert (result.rc, result.states) == (0, {"early1": "committed", "early0": "held", "standard0": "held"}), result.out
+    assert hosts.untouched("early0")
+    assert hosts.untouched("standard0")

@@ -154,6 +154,9 @@ class Host:
     def verifying(self, holder=RUN):
         return _transaction.verifying(self.state_dir, holder, self.clock)
 
+    def retrying(self, holder=RUN):
+        return _transaction.retrying(self.state_dir, holder, self.clock)
+
     def awaiting_commit(self, holder=RUN):
         return _transaction.awaiting_commit(self.state_dir, holder, self.clock)
 

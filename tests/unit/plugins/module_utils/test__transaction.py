@@ -351,3 +351,13 @@ def test_naming_a_transaction_does_not_commit_one_that_is_not_held(host):
     begun = host.begin()[1]
     with pytest.raises(RolloutError, match="is changing"):
         host.commit(OTHER, transaction=begun["transaction"])
+
+
+def test_a_payload_that_is_run_again_later_keeps_its_lease(host):
+    host.begin()
+    host.now += 100
+    assert host.retrying()[1]["transaction"]["lease_until"] == host.now + 600
+    assert host.phase() == "changing"
+    host.verifying()
+    with pytest.raises(RolloutError, match="is verifying; from there it cannot become changing"):
+        host.retrying()

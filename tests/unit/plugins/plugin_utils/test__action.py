@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore
+from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore, retry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
@@ -104,3 +105,36 @@ def test_a_worker_that_outlived_its_run_installs_nothing(monkeypatch: pytest.Mon
     with pytest.raises(AnsibleActionFail, match="settles this host; nothing was installed"):
         plugin.run(None, {})
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    "failure, later",
+    [
+        ({"rc": 21}, True),
+        ({"rc": 1}, False),
+        ({"msg": "no rc"}, False),
+        ({"results": [{"rc": 0}, {"rc": 21, "failed": True}]}, True),
+        ({"results": [{"rc": 1, "failed": True}, {"rc": 21, "failed": True}]}, False),
+        ({"results": []}, False),
+    ],
+)
+def test_only_exit_21_asks_for_later(failure: dict[str, Any], later: bool) -> None:
+    assert retry.asks_for_later(failure) is later
+
+
+def test_a_failure_that_asks_for_nothing_stays_what_it_was() -> None:
+    plugin, calls = make(retry, {"transaction": "t1", "failure": {"rc": 2, "msg": "boom", "reason": "sick"}})
+    assert plugin.run(None, {"inventory_hostname": "web1"}) == {"rc": 2, "msg": "boom", "reason": "sick", "failed": True}
+    assert calls == []
+
+
+@pytest.mark.parametrize("transaction, fails", [("t1", True), ("an earlier one", False)])
+def test_the_limit_counts_from_the_first_time_in_this_transaction(transaction: str, fails: bool) -> None:
+    last = {"transaction": transaction, "first": time.monotonic() - 100}
+    plugin, calls = make(retry, {"transaction": "t1", "failure": {"rc": 21, "msg": "busy"}, "last": last, "wait": 60, "limit": 120})
+    plugin._task.get_play = lambda: SimpleNamespace(strategy="onprem.rollout.staged")
+    result = plugin.run(None, {"inventory_hostname": "web1"})
+    assert bool(result.get("failed")) is fails
+    assert len(calls) == (0 if fails else 1)
+    if fails:
+        assert result["msg"].endswith("so it counts as failed: busy")

@@ -308,3 +308,27 @@ def test_a_host_that_fails_while_its_wave_is_reverted_keeps_its_own_failure():
     play = Play(hosts=2, ring={"serial": ("100%",)}, answers=answers, delays={("h1", "payload"): 3}).run()
     assert play.outcomes() == {"h0": "restored", "h1": "restored"}
     assert "h1" not in play.stage.blameless
+
+
+def test_a_host_that_waits_for_its_payload_gets_no_task_and_is_not_asked_in_vain():
+    play = Play(hosts=1)
+    play.now = 10.0
+    play.driver.report(FakeReport("failed", "h0", "", {"msg": "not yet"}, "payload"))
+    play.driver.report(FakeReport("ok", "h0", "retry", {"wait": 60.0}, "retry"))
+    assert play.driver.runs["h0"].why == ""
+    assert [event.kind for event in play.told] == ["later"]
+    play.run()
+    assert play.now > 70
+    assert play.outcomes() == {"h0": "committed"}
+
+
+def test_a_host_that_waits_for_its_payload_is_reverted_with_its_wave_at_once():
+    play = Play(hosts=2, ring={"serial": ("100%",)}, answers={("h1", "payload"): BROKEN}, delays={("h0", "payload"): 8, ("h1", "payload"): 3})
+    play.driver._asking, play.driver._to_ask = {}, type(play.driver._to_ask)()
+    play.driver.asked = True
+    play.driver.report(FakeReport("ok", "h0", "begin", {"outcome": "begun"}, "begin"))
+    play.driver.report(FakeReport("ok", "h0", "retry", {"wait": 1e6}, "retry"))
+    play.stage.at = {"h0": ("forward", 2), "h1": ("forward", 1)}
+    play.run()
+    assert set(play.outcomes().values()) == {"restored"}
+    assert play.now < 1e5

@@ -175,3 +175,47 @@ def test_artifacts_on_the_controller_are_what_the_release_says(tmp_path, content
     artifact = {"path": str(path), "sha256": hashlib.sha256(b"abc").hexdigest(), "size": 3}
     problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "artifacts": [artifact]})
     assert [where for where, _text in problems] == ["rollout_release.artifacts[0].path"] * found
+
+
+def test_a_candidate_goes_only_to_hosts_that_opted_in():
+    inventory = Inventory({"a": {"rollout_early_access": "true"}, "b": {}, "c": {"rollout_hold": "audit"}})
+    inventory.shared["rollout_release"] = {**SHARED["rollout_release"], "candidate": True}
+    inputs, problems = _inputs.read(inventory)
+    assert (problems, inputs.plan.hosts) == ([], ("a",))
+    assert inputs.plan.held == {"b": "candidate: not opted in", "c": "audit"}
+
+
+def test_a_candidate_that_nobody_takes_is_a_mistake():
+    problems = problems_of(rollout_release={**SHARED["rollout_release"], "candidate": True})
+    assert [where for where, _text in problems] == ["rollout_release.candidate"]
+
+
+def test_who_opted_in_takes_other_releases_too():
+    assert _inputs.read(Inventory({"a": {"rollout_early_access": True}, "b": {}}))[0].plan.hosts == ("b", "a")
+
+
+@pytest.mark.parametrize("name", ["rollout_early_access", "rollout_retry_failed", "rollout_accept_irreversible"])
+def test_a_switch_is_on_or_off(name):
+    problems = _inputs.read(Inventory({"a": {name: "perhaps"}, "b": {}}))[1]
+    assert [(problem.where, problem.value) for problem in problems] == [(f"host a, {name}", "perhaps")]
+
+
+def test_what_cannot_be_undone_is_named_with_its_hosts_once_for_each_reason():
+    cannot = {"rollout_irreversible": "schema 7"}
+    inventory = Inventory({"a": cannot, "b": {}, "c": cannot, "d": {**cannot, "rollout_accept_irreversible": True}, "e": {**cannot, "rollout_hold": True}})
+    problems = _inputs.read(inventory)[1]
+    assert [(problem.where, problem.value) for problem in problems] == [("host a, c, rollout_irreversible", "schema 7")]
+    assert _inputs.read(Inventory({"a": {"rollout_irreversible": True}}))[1][0].where == "host a, rollout_irreversible"
+
+
+@pytest.mark.parametrize(
+    "changes, where",
+    [
+        ({"rollout_retry_wait": 3000}, "rollout_retry_wait"),
+        ({"rollout_retry_wait": 5, "rollout_retry_for": 201}, "rollout_retry_for"),
+        ({"rollout_retry_wait": 0}, "rollout_retry_wait"),
+    ],
+)
+def test_waits_for_a_payload_that_cannot_be(changes, where):
+    assert f"host a, {where}" in [place for place, _text in problems_of(**changes)]
+    assert problems_of(rollout_retry_wait=5, rollout_retry_for=200) == []
