@@ -52,9 +52,10 @@ fleet-verify: tree ## Run the fleet's cases against the hosts of fleet-up (PYTES
 fleet-down: tree ## Remove the hosts of fleet-up
 	@$(tools)/fleet down .build/fleet/dev
 
-bench: tree ## Measure the role against a plain playbook and raw SSH, on the fleet
+bench: tree ## Measure the role against a plain playbook and raw SSH, on the fleet, and snapshots against tar
 	@$(tools)/prepare python tests fleet
 	@tests/bench/run
+	@python3 tests/bench/snapshots.py --million
 
 clean: ## Remove what the tiers left in this clone (the shared caches stay)
 	@for kind in dev test bench; do if [ -d .build/fleet/$$kind ]; then $(tools)/fleet down .build/fleet/$$kind; fi; done
