@@ -78,6 +78,12 @@ def test_a_failure_comes_back_as_a_result(tmp_path):
     assert (result["failed"], result["refused"], result["reason"]) == (True, True, "bad_path")
 
 
+def test_a_negative_time_is_refused(tmp_path):
+    result = _light.run(Action(), "begin", begin_arguments(tmp_path, revert_after="-1"), HOST)
+    assert (result["refused"], result["msg"]) == (True, "revert_after: -1: write seconds, from 0 on. Nothing was touched.")
+    assert not (tmp_path / "state").exists()
+
+
 def test_check_mode_reaches_the_host(tmp_path):
     result = _light.run(Action(check_mode=True), "begin", begin_arguments(tmp_path), HOST)
     assert result["outcome"] == "begun", result
