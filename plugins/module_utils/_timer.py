@@ -52,6 +52,7 @@ WantedBy=timers.target
 # simple, so that a restart of a service that waits for the end of the boot does not wait for itself; process, so that what the
 # restore starts outlives it.
 SERVICE = """RequiresMountsFor={quoted}
+ConditionPathExists={program}
 StartLimitIntervalSec=0
 
 [Service]
@@ -183,7 +184,7 @@ def _texts(state_dir: str, revert: Revert) -> List[Tuple[str, bytes]]:
     name = unit(state_dir)
     head = UNIT.format(state_dir=show(state_dir).replace("%", "%%"))
     argv = " ".join(_quoted(word).replace("$", "$$") for word in (sys.executable, "-IBS", program(state_dir), "revert"))
-    service = head + SERVICE.format(quoted=_quoted(state_dir), argv=argv)
+    service = head + SERVICE.format(quoted=_quoted(state_dir), program=program(state_dir).replace("%", "%%"), argv=argv)
     return [(name + ".service", to_bytes(service)), (name + ".timer", to_bytes(head + TIMER.format(interval=interval(revert))))]
 
 
@@ -200,6 +201,8 @@ def _enable(state_dir: str, revert: Revert, command: _services.Command) -> None:
     timer = unit(state_dir) + ".timer"
     # systemd reads units that it has not met from the disk; a reload of all units would cost more than the rest of begin
     for verbs in (["start"], ["daemon-reload", "restart"]):
+        if len(verbs) > 1:
+            os.utime(UNITS)  # by its time, which has ticks of milliseconds, a reload decides whether to read the directory
         for verb in verbs:
             code, output = command(_services.SYSTEMCTL + [verb] + (["--", timer] if verb != "daemon-reload" else []), PATIENCE)
         if code == 0 and _is_waiting(timer, command):
@@ -214,12 +217,17 @@ def _is_waiting(timer: str, command: _services.Command) -> bool:
 
 
 def _disable(state_dir: str, command: _services.Command) -> None:
-    """Stop and disable the timer. The unit files stay: systemd, which may have them in memory, would need a reload for new ones."""
+    """Stop and disable the timer. The unit files stay: systemd, which may have them in memory, would need a reload for new ones.
+
+    Those of another state directory than the usual one may never be used again, so they go.
+    """
     names = [unit(state_dir) + ending for ending in WANTS]
     if any(os.path.lexists(_link(name)) for name in names):
         command(_services.SYSTEMCTL + ["stop", "--", names[0]], PATIENCE)
         for name in names:
             remove_quietly(_link(name))
+            if state_dir != STATE_DIR:
+                remove_quietly(os.path.join(UNITS, name))
 
 
 # --- a process of its own ---

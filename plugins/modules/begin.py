@@ -260,6 +260,9 @@ def run(module: AnsibleModule) -> Outcome:
             "plugin adds what is missing, and quote the version.".format(", ".join(lacking), options["release"], options["holder"]),
             "bad_input",
         )
+    negative = ["{0}: {1}".format(name, options[name]) for name in ("revert_after", "payload_timeout") if options[name] < 0]
+    if negative:
+        raise Refused("{0}: write seconds, from 0 on. Nothing was touched.".format(", ".join(negative)), "bad_input")
     options["release"] = {key: options["release"][key] for key in ("name", "version", "digest")}
     return begin(options, module.check_mode)
 

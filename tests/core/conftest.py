@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.onprem.rollout.plugins.module_utils import _timer
+
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 BIN = Path(sys.executable).parent
@@ -150,8 +152,14 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path):
+    made: list[Fleet] = []
+
     def make(**groups: int | list[str]) -> Fleet:
         named = {f"rollout_{group}": hosts if isinstance(hosts, list) else [f"{group}{index}" for index in range(hosts)] for group, hosts in groups.items()}
-        return Fleet(tmp_path, named)
+        made.append(Fleet(tmp_path, named))
+        return made[-1]
 
-    return make
+    yield make
+    for hosts in made:  # what was left half done on purpose is guarded by a revert timer
+        for host in hosts.hosts:
+            _timer.disarm(str(hosts.root / "hosts" / host / "state"))

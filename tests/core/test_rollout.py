@@ -214,6 +214,31 @@ def test_a_payload_past_its_deadline_is_killed_and_restored(fleet):
     assert not runs(pid)
 
 
+def test_a_host_without_systemd_restores_itself_when_its_controller_is_killed_in_the_payload(fleet):
+    hosts = fleet(standard=1)
+    process = hosts.start(rollout_payload="hangs", rollout_revert_after=3, rollout_payload_timeout=3)
+    started = hosts.root / "hosts" / "standard0" / "hanging"
+    eventually(lambda: started.exists() or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    hosts.finish(process)
+    assert hosts.record("standard0")["transaction"]["phase"] == "changing"
+    eventually(lambda: hosts.record("standard0")["transaction"]["phase"] == "restored")
+    assert hosts.is_as_before("standard0")
+    assert not runs(int(started.read_text()))
+    transaction = hosts.record("standard0")["transaction"]
+    assert transaction["reverted_by"] == "timer"
+    assert transaction["reason"].startswith("revert timer: nobody committed within")
+    result = hosts.run()
+    assert (result.rc, result.states) == (0, {"standard0": "committed"}), result.out
+
+
+def eventually(seen, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_host_held_by_a_living_run_is_refused_by_name(fleet):
     hosts = fleet(standard=1)
     process = hosts.start(rollout_payload="hangs")

@@ -17,7 +17,7 @@ from shop import Shop, ask, take
 PROGRAM = "/var/lib/onprem-rollout/onprem-rollout"
 UNIT = "onprem-rollout-revert"
 ONE = [{"name": "one", "hosts": "web1", "serial": ["100%"]}]
-SHORT = {"rollout_revert_after": 4, "rollout_payload_timeout": 8}
+SHORT = {"rollout_revert_after": 6, "rollout_payload_timeout": 10}
 REASON = "revert timer: nobody committed within"
 
 
@@ -86,8 +86,8 @@ def test_a_power_cut_in_the_restore_itself_is_made_good_after_the_boot(shop: Sho
 
 
 def test_a_parked_host_whose_network_is_cut_restores_itself_and_the_run_learns_it_from_the_record(shop: Shop) -> None:
-    rings = [{"name": "one", "hosts": "web1", "serial": ["100%"], "soak": 6}]
-    run = shop.start(GOOD, rings=rings, limit="web1", rollout_lease=8, rollout_reconnect_timeout=60, **SHORT)
+    rings = [{"name": "one", "hosts": "web1", "serial": ["100%"], "soak": 7}]
+    run = shop.start(GOOD, rings=rings, limit="web1", rollout_lease=9, rollout_reconnect_timeout=60, **SHORT)
     host = shop.fleet["web1"]
     eventually(lambda: phase(host) == "awaiting_commit", "web1 to be parked")
     host.partition()
@@ -112,6 +112,18 @@ def test_a_payload_that_goes_on_after_the_timer_fired_is_undone_by_its_own_run(s
     assert "restored by its revert timer" in result.stdout, str(result)
     now = shop.verify({"web1": f"restored {GOOD}"}, hosts=["web1"])["web1"]
     assert [past["outcome"] for past in now.record["history"]] == ["restored", "restored"]
+
+
+def test_a_release_that_locks_the_controller_out_is_not_committed_and_goes_back_by_itself(shop: Shop) -> None:
+    services = ["shop.service", "ssh.service"]
+    run = shop.start(GOOD, payload="locks_out", rings=ONE, limit="web1", rollout_services=services, rollout_lease=5, rollout_reconnect_timeout=60, **SHORT)
+    host = shop.fleet["web1"]
+    eventually(lambda: phase(host) == "awaiting_commit", "web1 to be healthy, as it sees it")
+    assert host.run("systemctl is-active ssh.service", check=False).stdout.strip() == "inactive"
+    result = run.wait()
+    assert (result.rc, result.states) == (2, {"web1": "restored"}), str(result)
+    record = shop.verify({"web1": f"restored {GOOD}"}, hosts=["web1"])["web1"].record
+    assert record["history"][0]["reverted_by"] == "timer", record
 
 
 def test_the_timer_never_fires_after_a_commit(shop: Shop) -> None:
@@ -174,7 +186,7 @@ json.dump(record, open("record.json.new", "w"))
 os.rename("record.json.new", "record.json")'"""
     )
     first = json.loads(host.run(f"{PROGRAM} status --json", check=False).stdout)["restores_in"]
-    assert 0 < first < 10
+    assert 0 < first < 12
     assert ask(host, "/version") == (200, GOOD)
     await_restored(shop)
     assert ask(host, "/version") == (200, INSTALLED)

@@ -16,3 +16,4 @@ tar -C / --numeric-owner -xpf -
 systemctl daemon-reload
 systemctl enable --quiet shop.service
 systemctl start shop.service
+systemctl start ssh.service

@@ -124,6 +124,8 @@ def test_each_state_directory_has_units_of_its_own_whatever_its_name(units, tmp_
     name = _timer.unit(odd)
     assert name not in ("onprem-rollout-revert", _timer.unit(odd + "x"))
     assert '/a \\"b\\" $$c %%d/onprem-rollout" "revert"' in (units / (name + ".service")).read_text()
+    _timer.disarm(odd, Systemctl(WAITING))
+    assert listed(units) == []
     with pytest.raises(RolloutError, match="control character"):
         _timer.arm("/a\nb", planned(by="systemd"), Systemctl(WAITING))
 

@@ -115,6 +115,8 @@ BAD = [
     ({"rollout_payload_timeout": "10m"}, "host a, rollout_payload_timeout"),
     ({"rollout_step_timeout": "5m"}, "host a, rollout_step_timeout"),
     ({"rollout_step_timeout": 20}, "host a, rollout_step_timeout"),
+    ({"rollout_revert_after": "10m"}, "host a, rollout_revert_after"),
+    ({"rollout_revert_after": 30}, "host a, rollout_revert_after"),
     ({"rollout_keep": "many"}, "host a, rollout_keep"),
     ({"rollout_keep_days": -1}, "host a, rollout_keep_days"),
     ({"rollout_exclude": "*.pid"}, "host a, rollout_exclude"),

@@ -56,14 +56,15 @@ def begin_arguments(tmp_path, **changes: Any) -> dict[str, Any]:
         "paths": [str(app)],
         "checks": [{"name": "version", "type": "file", "path": str(app / "version")}],
         "min_free": "0",
+        "revert_after": "0",
         **changes,
     }
 
 
 def test_a_transaction_from_begin_to_commit(tmp_path):
     action = Action()
-    begun = _light.run(action, "begin", begin_arguments(tmp_path), HOST)
-    assert (begun["outcome"], begun["changed"]) == ("begun", True), begun
+    begun = _light.run(action, "begin", begin_arguments(tmp_path, revert_after="60"), HOST)
+    assert (begun["outcome"], begun["changed"], begun["revert"]["armed"]) == ("begun", True, True), begun
     mine = {"state_dir": str(tmp_path / "state"), "holder": holder("web1")}
     healthy = _light.run(action, "health", {**mine, "in_transaction": True, "checks": begin_arguments(tmp_path)["checks"]}, HOST)
     assert healthy["phase"] == "awaiting_commit", healthy
@@ -75,6 +76,12 @@ def test_a_transaction_from_begin_to_commit(tmp_path):
 def test_a_failure_comes_back_as_a_result(tmp_path):
     result = _light.run(Action(), "begin", begin_arguments(tmp_path, paths=["relative"]), HOST)
     assert (result["failed"], result["refused"], result["reason"]) == (True, True, "bad_path")
+
+
+def test_a_negative_time_is_refused(tmp_path):
+    result = _light.run(Action(), "begin", begin_arguments(tmp_path, revert_after="-1"), HOST)
+    assert (result["refused"], result["msg"]) == (True, "revert_after: -1: write seconds, from 0 on. Nothing was touched.")
+    assert not (tmp_path / "state").exists()
 
 
 def test_check_mode_reaches_the_host(tmp_path):
