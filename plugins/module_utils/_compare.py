@@ -6,7 +6,7 @@
 
 import os
 import stat
-from typing import Any, FrozenSet, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
 
 from . import _attributes
 from ._capture import entry_of, excluder, mount_points
@@ -24,11 +24,14 @@ Folder = NamedTuple("Folder", [("path", bytes), ("entry", Entry), ("above", Any)
 Difference = NamedTuple("Difference", [("kind", str), ("path", bytes), ("entry", Entry), ("folder", Optional[Folder])])
 
 
-def differences(snapshot: Snapshot) -> Iterator[Difference]:
-    """Everything that differs, parents first. Changes nothing."""
+def differences(snapshot: Snapshot, made: Optional[Dict[bytes, bytes]] = None) -> Iterator[Difference]:
+    """Everything that differs, parents first. Changes nothing.
+
+    made: the marks of files that were just put back and verified on the way; what still has its mark need not be read.
+    """
     cursor = Cursor(snapshot.entries_file)
     try:
-        walk = _Walk(cursor, snapshot)
+        walk = _Walk(cursor, snapshot, made or {})
         while cursor.path is not None:
             for found in walk.top():
                 yield found
@@ -37,8 +40,9 @@ def differences(snapshot: Snapshot) -> Iterator[Difference]:
 
 
 class _Walk:
-    def __init__(self, cursor: Cursor, snapshot: Snapshot) -> None:
+    def __init__(self, cursor: Cursor, snapshot: Snapshot, made: Dict[bytes, bytes]) -> None:
         self._cursor = cursor
+        self._made = made
         self._excludes = bool(snapshot.rules.exclude)
         self._excluded = excluder(snapshot.rules.exclude)
         self._mounts: FrozenSet[bytes] = mount_points()
@@ -96,7 +100,8 @@ class _Walk:
             for found in self._directory(path, entry, name, fd, folder, status):
                 yield found
             return
-        kind = None if status is not None and self._cursor.mark == mark_of(status) else self._judge(entry, name, fd, status)
+        known = status is not None and mark_of(status) in (self._cursor.mark, self._made.get(path))
+        kind = None if known else self._judge(entry, name, fd, status)
         if kind in ("created", "replaced") and entry["type"] == "dir":
             for found in self._created(folder, kind):
                 yield found

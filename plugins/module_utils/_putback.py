@@ -16,7 +16,7 @@ from typing import Dict, List, Tuple
 from . import _attributes
 from ._compare import KINDS, Difference, differences, differs, observe, owner
 from ._errors import RolloutError
-from ._manifest import Entry, order
+from ._manifest import Entry, mark_of, order
 from ._objects import Objects, lost
 from ._snapshot import Snapshot, within
 from ._store import fsync_dir, remove_quietly, show, to_bytes
@@ -64,12 +64,14 @@ def put_back(state_dir: str, snapshot: Snapshot) -> Tally:
             if len(batch) < BATCH:
                 batch.append(found)
         stuck = 0
+        made: Dict[bytes, bytes] = {}
         while batch:
             snapshot.refuse_strangers([(item.entry["uid"], item.entry["gid"]) for item in batch if "uid" in item.entry])
-            with _Hands(objects, snapshot, len(batch) <= MANY) as hands:
+            made.clear()
+            with _Hands(objects, snapshot, len(batch) <= MANY, made) as hands:
                 hands.apply(batch)
             _tidy(snapshot)
-            before, batch = batch, list(itertools.islice(differences(snapshot), BATCH))
+            before, batch = batch, list(itertools.islice(differences(snapshot, made), BATCH))
             stuck = stuck + 1 if batch and batch[0].path == before[0].path else 0
             if stuck == PASSES:
                 raise RolloutError(
@@ -100,11 +102,12 @@ def _tidy(snapshot: Snapshot) -> None:
 class _Hands:
     """Changes the paths, through directories that it opens from the snapshot path down and never through a link."""
 
-    def __init__(self, objects: Objects, snapshot: Snapshot, each_to_disk: bool) -> None:
+    def __init__(self, objects: Objects, snapshot: Snapshot, each_to_disk: bool, made: Dict[bytes, bytes]) -> None:
         self._objects = objects
         self._tops = snapshot.paths
         self._temporary = temporary_name(snapshot)
         self._each_to_disk = each_to_disk
+        self._made = made
         self._branch: List[Tuple[bytes, int]] = []
         self._dirty: Dict[bytes, Entry] = {}
 
@@ -197,6 +200,8 @@ class _Hands:
             remove(self._temporary, fd)  # a rename between two names of one file does nothing
         elif entry.get("flags"):
             self._correct(entry, name, fd)
+        if entry["type"] == "file":
+            self._made[path] = mark_of(os.stat(name, dir_fd=fd, follow_symlinks=False))
 
     def _create(self, entry: Entry, path: bytes, fd: int) -> None:
         kind, temporary = entry["type"], self._temporary

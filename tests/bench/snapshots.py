@@ -39,10 +39,8 @@ def small(top: Path, directories: int = 200, files: int = 100, most: int = 8000)
 
 def large(top: Path) -> None:
     top.mkdir()
-    for number in range(16):
-        with open(top / f"f{number}", "wb") as out:
-            for _mebibyte in range(64):
-                out.write(os.urandom(1 << 20))
+    for number in range(256):
+        (top / f"f{number}").write_bytes(os.urandom(4 << 20))
 
 
 def change(top: Path, number: int) -> None:
@@ -116,7 +114,7 @@ def main() -> int:
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--python", default=sys.executable, help="the host's interpreter")
     found = parser.parse_args()
-    makers: list[tuple[str, Callable[[Path], None]]] = [("20 000 small files", small), ("1 GiB in 16 files", large)]
+    makers: list[tuple[str, Callable[[Path], None]]] = [("20 000 small files", small), ("1 GiB in 256 files", large)]
     place = Path(tempfile.mkdtemp(prefix="onprem-rollout-bench-", dir=TREE))
     try:
         for title, make in makers:

@@ -273,9 +273,9 @@ def test_somebody_who_keeps_writing_is_reported(host, monkeypatch):
     manifest = snapshot_of(host)
     config = os.path.join(host.tree, "app/data/config")
 
-    def busy(snapshot):
+    def busy(snapshot, made=None):
         write(config, b"again and again", 0o644)
-        return differences(snapshot)
+        return differences(snapshot, made)
 
     monkeypatch.setattr(_putback, "differences", busy)
     with pytest.raises(RolloutError, match=r"Put back 3 times.*app/data/config .replaced"):
