@@ -303,8 +303,11 @@ class Core:
         """The host gets no more tasks of this play, and counts neither as failed nor as done."""
         self._iterator.set_run_state_for_host(host, IteratingStates.COMPLETE)
 
-    def unreachable_before(self, host: str) -> bool:
-        return host in self._tqm._unreachable_hosts
+    def leave_out(self, host: str) -> None:
+        """The host takes no part, and what went wrong on it is not for the exit code."""
+        if host in self._last:
+            self.again(host)
+        self.withdraw(host)
 
     def restrict(self, hosts: Iterable[str]) -> None:
         """What an C(end_play) or C(clear_host_errors) of a payload can reach."""

@@ -9,7 +9,7 @@ Pure: strings from data. Every text that came from a host or a user is made safe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, Halt, State
@@ -18,6 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, 
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
+    Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
@@ -83,9 +84,31 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State])
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
+    return [*lines, _to_do(plan, runs, states)]
+
+
+def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     doing = sum(1 for state in states.values() if state is State.WAITING)
-    lines.append(f"to do: {count(doing, 'host')} to upgrade" if doing else f"nothing to do: every host that can runs {plan.release.label}")
-    return lines
+    settling = sum(1 for run in runs.values() if half_done(run.record))
+    unasked = sum(1 for run in runs.values() if run.dark)
+    said = [f"{count(doing, 'host')} to upgrade"] if doing else []
+    said += [f"{count(settling, 'host')} to settle first"] if settling else []
+    said += [f"{count(unasked, 'host')} could not be reached"] if unasked else []
+    if said:
+        return f"to do: {', '.join(said)}"
+    if not plan.hosts:
+        return f"nothing to do: you hold every host ({len(plan.held)})"
+    able = {State.SKIPPED, State.HELD}
+    unfit = [host for host in plan.hosts if states[host] not in able]
+    return f"nothing to do: {names(unfit)} cannot be upgraded" if unfit else f"nothing to do: every host that takes part runs {plan.release.label}"
+
+
+def half_done(record: Mapping[str, Any]) -> str:
+    """What the next upgrade does with the host before anything else, or nothing."""
+    phase = (record.get("transaction") or {}).get("phase")
+    if phase not in (None, "committed", "restored", "inconsistent", "held"):
+        return f"left in phase {clean(phase)}: the next upgrade restores it first"
+    return "may be out of traffic: the next upgrade brings it back first" if record.get("drained") else ""
 
 
 def alarm_lines(runs: Mapping[str, Any]) -> list[str]:
@@ -108,8 +131,9 @@ def alarm_lines(runs: Mapping[str, Any]) -> list[str]:
 def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     state = states[host]
     if state is State.WAITING:
-        release = runs[host].record.get("installed")
-        return f"{clean(host)} ({installed(runs[host].record)})" if release else clean(host)
+        said = [installed(runs[host].record)] if runs[host].record.get("installed") else []
+        said += [half_done(runs[host].record)] if half_done(runs[host].record) else []
+        return f"{clean(host)} ({'; '.join(said)})" if said else clean(host)
     detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 300)}"
     return f"{clean(host)} ({detail})"
 
@@ -144,21 +168,21 @@ def installed(record: Mapping[str, Any]) -> str:
     return clean(f"{release.get('name')} {release.get('version')}") if release else "an unknown version (no rollout yet)"
 
 
-def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
-    """What every host runs and what its record says, the worst first."""
+def status_lines(plan: Plan, runs: Mapping[str, Any], is_gone: Callable[[Mapping[str, Any]], bool]) -> list[str]:
+    """What every host runs and what its record says, the worst first. is_gone: whether a holder is known to have ended."""
     rows: list[tuple[int, str]] = []
     for ring in plan.rings:
         for host in ring.hosts:
-            rank, text = _host_status(runs[host])
+            rank, text = _host_status(runs[host], is_gone)
             rows.append((rank, f"{ring.ring.name}: {clean(host)}: {text}"))
-    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host])[1]}") for host, reason in plan.held.items()]
+    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host], is_gone)[1]}") for host, reason in plan.held.items()]
     worst = max((rank for rank, _text in rows), default=0)
     head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
             4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
     return [*alarm_lines(runs), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
 
 
-def _host_status(run: Any) -> tuple[int, str]:
+def _host_status(run: Any, is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[int, str]:
     if run.dark or (run.why and not run.heard):
         return 4, f"could not be asked: {clean(run.dark or run.why, 200)}"
     transaction = run.record.get("transaction") or {}
@@ -168,12 +192,15 @@ def _host_status(run: Any) -> tuple[int, str]:
         return 6, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
     if phase == "held":
         return 5, f"{text}; HELD on {clean(release.get('name'))} {clean(release.get('version'))}: {clean(run.kept)}"
+    if phase in (None, "committed", "restored") and run.record.get("drained"):
+        return 3, f"{text}; {half_done(run.record)}"
     if phase == "restored":
         return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
     if phase not in (None, "committed"):
         holder = transaction.get("holder") or {}
-        who = f"{holder.get('user')} on {holder.get('controller')}, pid {holder.get('pid')}"
-        return 3, f"{text}; {phase} to {clean(release.get('version'))}, held by {clean(who)} since {clean(transaction.get('began'))}"
+        who = f"{clean(holder.get('user'))} on {clean(holder.get('controller'))}, pid {clean(holder.get('pid'))}"
+        who = f"left half done by {who}, which has ended: the next upgrade restores it first" if is_gone(holder) else f"held by {who}"
+        return 3, f"{text}; {phase} to {clean(release.get('version'))} since {clean(transaction.get('began'))}, {who}"
     return 0, text
 
 
@@ -251,6 +278,8 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, e
         lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
+    lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
+    lines += [f"  out of traffic: {clean(host)}: the next upgrade brings it back first" for host, run in runs.items() if run.drained]
     for state, text in ((State.HELD, "held"), (State.COMMITTED, "committed"), (State.SKIPPED, "ran it already")):
         if by_state.get(state):
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")

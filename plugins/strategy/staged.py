@@ -46,6 +46,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _st
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 
@@ -127,7 +128,7 @@ class StrategyModule(HostPinned):
     def _asked(self) -> None:
         conductor, runs = self._driver.conductor, self._driver.runs
         if self._inputs.verb == "status":
-            display.display("\n".join(_story.status_lines(self._inputs.plan, runs)))
+            display.display("\n".join(_story.status_lines(self._inputs.plan, runs, is_gone)))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states()) + _story.fork_lines(self._inputs.plan, self._core.width)
             display.display("\n".join(lines))

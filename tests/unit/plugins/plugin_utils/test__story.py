@@ -73,13 +73,44 @@ STATUS = [
 
 @pytest.mark.parametrize("record, rank, says", STATUS, ids=[case[2] for case in STATUS])
 def test_host_status(record, rank, says):
-    found, text = _story._host_status(run(record=record))
+    found, text = _story._host_status(run(record=record), lambda holder: False)
     assert (found, says in text) == (rank, True)
+
+
+def test_status_tells_a_dead_holder_from_a_living_one():
+    record = {"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}
+    _rank, text = _story._host_status(run(record=record), lambda holder: holder["pid"] == 7)
+    assert "left half done by eve on ctl, pid 7, which has ended: the next upgrade restores it first" in text
+
+
+PLANNED = [
+    ({}, State.WAITING, "to do: 3 hosts to upgrade"),
+    ({"transaction": {"phase": "changing"}}, State.WAITING, "to do: 3 hosts to upgrade, 1 host to settle first"),
+    ({"drained": True}, State.WAITING, "1 host to settle first"),
+    ({}, State.REFUSED, "to do: 2 hosts to upgrade"),
+]
+
+
+@pytest.mark.parametrize("record, state, says", PLANNED, ids=[case[2] for case in PLANNED])
+def test_the_plan_says_what_comes_first(record, state, says):
+    states = dict.fromkeys("abc", State.WAITING) | {"a": state, "d": State.HELD}
+    assert says in _story.plan_lines(PLAN, runs(a=run(record=record)), states)[-1]
+
+
+def test_the_plan_says_why_there_is_nothing_to_do():
+    def last(plan, states, **known):
+        return _story.plan_lines(plan, runs(**known), states)[-1]
+
+    assert last(PLAN, dict.fromkeys("abc", State.SKIPPED) | {"d": State.HELD}) == "nothing to do: every host that takes part runs shop 2.0"
+    dark = {host: run(dark="no route") for host in "abc"}
+    assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
+    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "nothing to do: a, b, c cannot be upgraded"
+    assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
 
 
 def test_status_shows_the_worst_first():
     bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
-    lines = _story.status_lines(PLAN, runs(c=bad))
+    lines = _story.status_lines(PLAN, runs(c=bad), lambda holder: False)
     assert lines[0] == "!! INCONSISTENT: c: disk full"
     assert lines[2].endswith("--limit c -e rollout_force_restore=true")
     assert "INCONSISTENT" in lines[3]
