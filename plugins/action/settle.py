@@ -35,9 +35,9 @@ class ActionModule(ActionBase):
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
             msg = (
-                f"This host is inconsistent since {clean(transaction.get('updated'))}: {clean(transaction.get('reason'))}. Its restore could not "
-                "be proven and nobody touches it until an operator has looked. To try the restore again: "
-                "ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
+                f"This host is inconsistent by transaction {clean(transaction.get('id'))} since {clean(transaction.get('updated'))}: "
+                f"{clean(transaction.get('reason'))}. Its restore could not be proven and nobody touches it until an operator has looked. To try the "
+                "restore again: ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
             )
             return {**result, "failed": True, "msg": msg}
         if transaction.get("phase") == "held":

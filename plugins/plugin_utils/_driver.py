@@ -19,44 +19,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, failed_before, in_progress
-
-
-class Stage(Protocol):
-    """What the driver needs of core; see L(_core.Core)."""
-
-    @property
-    def width(self) -> int: ...
-    def busy(self, host: str) -> bool: ...
-    def place(self, host: str) -> Place: ...
-    def turn_back(self, host: str, why: str, blameless: bool) -> None: ...
-    def again(self, host: str) -> None: ...
-    def withdraw(self, host: str) -> None: ...
-    def leave_out(self, host: str) -> None: ...
-    def restrict(self, hosts: Any) -> None: ...
-    def await_result(self) -> None: ...
-    def dead_worker(self) -> bool: ...
-    def terminated(self) -> bool: ...
-
-
-class WorkerDied(Exception):
-    """A worker process of the controller was killed; what its host did is unknown to this run."""
-
-
-@dataclass(slots=True)
-class Settings:
-    """reconnect_timeout: seconds a host that went dark in change may take to come back.
-    reconnect_interval: seconds between two tries to reach it.
-    retry_failed: hosts where a release that failed before is tried again."""
-
-    reconnect_timeout: float = 300.0
-    reconnect_interval: float = 5.0
-    retry_failed: frozenset[str] = frozenset()
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, Stage, WorkerDied
 
 
 class Driver:
@@ -86,6 +53,7 @@ class Driver:
         self._half_done: list[str] = []
         self._limits = {host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts}
         self._active: dict[str, None] = {}
+        self._renewals: deque[tuple[float, str]] = deque()
         self._wave: tuple[str, ...] = ()
 
     # --- what core asks before every pass ---
@@ -108,6 +76,7 @@ class Driver:
                 if not self._stage.busy(host):
                     self._observe(host, now)
             wake_at = self._obey(now)
+            self._renew(now)
             runnable = self._runnable(self._active)
             if runnable or (self.conductor.finished and not self._active):
                 return runnable
@@ -264,7 +233,21 @@ class Driver:
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
             del self._active[host]
+            self._renewals.append((now + self._settings.renew_interval, host))
             self.conductor.parked(host, now)
+        elif place is Place.COMMIT and self.conductor.state(host) is State.PARKED:
+            del self._active[host]
+
+    def _renew(self, now: float) -> None:
+        """Parked hosts prove themselves again before their leases end, the longest parked first."""
+        while self._renewals and self._renewals[0][0] <= now:
+            host = self._renewals[0][1]
+            if self.conductor.state(host) is State.PARKED:
+                if not self._stage.prove_again(host):
+                    return
+                self._active[host] = None
+                self._renewals.append((now + self._settings.renew_interval, host))
+            self._renewals.popleft()
 
     def _over(self, host: str, run: HostRun, now: float) -> None:
         """The host has no task left: by its outcome, or cut short by an end_host or end_play before it had one."""

@@ -128,3 +128,31 @@ def test_a_host_that_goes_dark_between_its_restore_and_its_rejoin_is_waited_for(
     assert (result.rc, result.states) == (2, {"standard0": "restored"}), result.out
     assert (hosts.root / "hosts" / "standard0" / "traffic").read_text().splitlines()[-1].startswith("rejoined")
     assert not hosts.record("standard0")["drained"]
+
+
+def test_a_cancelled_job_says_what_it_leaves_as_after_ctrl_c(fleet):
+    hosts = fleet(standard=1)
+    restart = ["sh", "-c", "touch {{ root }}/restarting; sleep 4"]
+    process = hosts.start(broken=hosts.hosts, rollout_restart=restart)
+    eventually((hosts.root / "hosts" / "standard0" / "restarting").exists, process)
+    os.kill(process.pid, signal.SIGTERM)
+    result = hosts.finish(process)
+    assert result.rc == 99, result.out
+    assert "ROLLOUT INTERRUPTED" in result.out
+    assert "still being put back, settled by the next upgrade: standard0" in result.out
+
+
+def test_parked_hosts_renew_their_leases(fleet):
+    """With a soak that is longer than the lease, which must be longer than the time of one payload task."""
+    hosts = fleet(standard=2)
+    rings = [{"name": "standard", "serial": ["100%"], "soak": 10}]
+    process = hosts.start(rollout_rings=rings, rollout_lease=8, rollout_payload_timeout=7)
+    eventually(lambda: all(phase(hosts, host) == "awaiting_commit" for host in hosts.hosts), process)
+    least = []
+    while process.poll() is None:
+        leases = [hosts.record(host)["transaction"]["lease_until"] for host in hosts.hosts if phase(hosts, host) != "committed"]
+        least.append(min(leases, default=time.time() + 1) - time.time())
+        time.sleep(0.05)
+    result = hosts.finish(process)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+    assert min(least) > 0

@@ -51,5 +51,5 @@ def test_check_mode_notes_nothing(host):
 
 def test_without_a_record_there_is_nothing_to_take_away_and_nowhere_to_note(host):
     assert note(host, False)[0] is False
-    with pytest.raises(RolloutError, match="Run onprem.rollout.begin first"):
+    with pytest.raises(RolloutError, match=r"Run onprem\.rollout\.begin first"):
         note(host, True)

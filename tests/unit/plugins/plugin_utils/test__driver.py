@@ -15,9 +15,10 @@ import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
-from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 
 NEW = "digest of the new release"
 FORWARD = ["settle", "begin", "payload", "health", "commit"]
@@ -89,6 +90,13 @@ class Stage:
     def leave_out(self, host: str) -> None:
         self.withdraw(host)
 
+    def prove_again(self, host: str) -> bool:
+        if len(self.running) >= self.width:
+            return False
+        self.calls.append(("prove_again", host))
+        self.running[host] = "health"
+        return True
+
     def restrict(self, hosts) -> None:
         self.calls.append(("restrict", tuple(hosts)))
 
@@ -113,6 +121,7 @@ class Play:
     look_only: bool = False
     retry_failed: frozenset = frozenset()
     half_done: tuple[str, ...] = ()
+    renew_interval: float = 600.0
     delays: dict = field(default_factory=dict)
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
@@ -126,7 +135,14 @@ class Play:
             self.answers.setdefault((host, "settle"), ("ok", {"abandoned": "t1", "drained": True, **record("old", "changing")}))
         self.told = []
         self.driver = Driver(
-            Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5, self.retry_failed), self.look_only, lambda: self.now, self.sleep
+            Conductor(plan),
+            self.stage,
+            NEW,
+            self.told.append,
+            Settings(60, 5, self.retry_failed, self.renew_interval),
+            self.look_only,
+            lambda: self.now,
+            self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -385,3 +401,27 @@ def test_a_host_that_waits_for_its_payload_is_reverted_with_its_wave_at_once():
     play.run()
     assert set(play.outcomes().values()) == {"restored"}
     assert play.now < 1e5
+
+
+SOAKS = {"serial": ("100%",), "soak": 100.0}
+
+
+def test_a_parked_host_proves_itself_again_before_its_lease_ends():
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert sum(1 for call in play.stage.calls if call == ("prove_again", "h1")) in (3, 4)
+
+
+def test_renewing_waits_for_a_free_worker():
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0)
+    play.stage.width = 1
+    play.run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert {call[1] for call in play.stage.calls if call[0] == "prove_again"} == {"h0", "h1", "h2"}
+
+
+@pytest.mark.parametrize("trouble", [BROKEN, DARK])
+def test_a_parked_host_that_gets_sick_or_dark_stops_its_wave_at_once(trouble):
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0, answers={("h1", "health"): [None, trouble]}).run()
+    assert set(play.outcomes().values()) == {"restored"}
+    assert play.now < 100

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
@@ -125,8 +126,20 @@ def test_the_verdict_names_host_check_restore_and_the_command():
     conductor.ended("a", State.RESTORED, 2)
     conductor.tick(2)
     known = run(why="web: saw 500", facts={"files": {"replaced": 2, "removed": 1}, "seconds": 0.5, "checks": [{"name": "web", "ok": True}]})
-    text = "\n".join(_story.verdict_lines(conductor, runs(a=known), "ansible-playbook onprem.rollout.upgrade -i x", 2))
+    commands = Commands(["/bin/ansible-playbook", "onprem.rollout.upgrade", "-i", "x"], ["onprem.rollout.upgrade"])
+    text = "\n".join(_story.verdict_lines(conductor, runs(a=known), commands, 2))
     for part in ("ROLLOUT HALTED: shop 2.0: failures > max_failures", "restored: a: web: saw 500; 3 paths put back in 0.5 s, proven by web",
                  "held: 3 hosts: b, c, d", "to go on, with the cause mended: ansible-playbook onprem.rollout.upgrade -i x",
                  "onprem.rollout.status -i x", "exit code: 2"):  # fmt: skip
+        assert part in text
+
+
+def test_an_interrupted_rollout_says_what_it_leaves_behind():
+    conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (3,), max_failures=2), (("a", "b", "c"),)),), {"d": "audit"}))
+    conductor.tick(0)
+    conductor.failing("a", "web: saw 500", 1)
+    conductor.parked("b", 1)
+    text = "\n".join(_story.verdict_lines(conductor, runs(a=run(begun=True, why="web: saw 500")), Commands(), 99))
+    for part in ("ROLLOUT INTERRUPTED", "still being put back, settled by the next upgrade: a: web: saw 500",
+                 "in change, settled by the next upgrade: 2 hosts: b, c", "exit code: 99"):  # fmt: skip
         assert part in text
