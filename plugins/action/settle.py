@@ -31,13 +31,13 @@ class ActionModule(ActionBase):
         run = _holder.holder((task_vars or {}).get("inventory_hostname", ""))
         state_dir = arguments["state_dir"]
         record, now = self._read(state_dir)
-        result.update(changed=False, record=record, abandoned=None, settled=None)
+        result.update(changed=False, record=record, abandoned=None, settled=None, drained=False)
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
             msg = (
-                f"This host is inconsistent since {clean(transaction.get('updated'))}: {clean(transaction.get('reason'))}. Its restore could not "
-                "be proven and nobody touches it until an operator has looked. To try the restore again: "
-                "ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
+                f"This host is inconsistent by transaction {clean(transaction.get('id'))} since {clean(transaction.get('updated'))}: "
+                f"{clean(transaction.get('reason'))}. Its restore could not be proven and nobody touches it until an operator has looked. To try the "
+                "restore again: ansible-playbook onprem.rollout.recover, limited to it, with rollout_force_restore: true"
             )
             return {**result, "failed": True, "msg": msg}
         if transaction.get("phase") == "held":
@@ -47,16 +47,17 @@ class ActionModule(ActionBase):
                 "rollout_force_commit: true once it is well, or with rollout_force_restore: true"
             )
             return {**result, "failed": True, "msg": msg}
-        if transaction.get("phase") not in FORWARD:
+        half_done = transaction.get("phase") in FORWARD
+        if not half_done and not record.get("drained"):
             return result
         holder = transaction.get("holder") or {}
         if is_held(transaction, now, run["run"]):
             raise AnsibleActionFail(
-                f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction['phase']}, for another "
+                f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction.get('phase')}, for another "
                 f"{max(0, round(float(transaction.get('lease_until', 0)) - now))} s. Wait for it, or end it"
             )
-        result.update(abandoned=transaction["id"])
-        if arguments["look"]:
+        result.update(abandoned=transaction["id"] if half_done else None, drained=bool(record.get("drained")))
+        if arguments["look"] or not half_done:
             return result
         result.update(changed=True, settled="to be restored first")
         if self._task.check_mode:

@@ -162,6 +162,7 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
     if phase == "committed":
         record.update(installed=transaction["release"], last_known_good=last_known_good)
         record["failed"] = _others(record, transaction["release"].get("digest"))
+        record.pop("drained", None)  # a host rejoins before it commits
     write_json(path_of(state_dir), record)
     return record
 
@@ -187,6 +188,13 @@ def _remembered(record: Record, transaction: Dict[str, Any], now: float) -> List
 
 def _others(record: Record, digest: Any) -> List[Dict[str, Any]]:
     return [item for item in record.get("failed") or [] if item["release"].get("digest") != digest]
+
+
+def note_drained(state_dir: str, record: Record, drained: bool) -> Record:
+    """Note that the host may be out of traffic, or that it is not; transactions that begin and end do not change this."""
+    record = dict(record, drained=drained)
+    write_json(path_of(state_dir), record)
+    return record
 
 
 def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, Any]:

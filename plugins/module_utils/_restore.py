@@ -15,7 +15,7 @@ from . import _putback, _retention, _services, _snapshot, _timer
 from ._checks import describe
 from ._checks import failed as failed_checks
 from ._checks import run as run_checks
-from ._errors import Outcome, RolloutError
+from ._errors import Outcome, Refused, RolloutError
 from ._fence import VARIABLE, fence
 from ._process import run
 from ._record import Record, advance, load, open_transaction
@@ -49,6 +49,15 @@ def restore(
     with locked(state_dir, check_mode):
         record = load(state_dir)
         found = record["transaction"]
+        stuck = found is not None and found["phase"] in ("inconsistent", "held")
+        if force and not transaction and not stuck and (found is None or found["holder"].get("run") != run_id):
+            raise Refused(
+                "There is nothing to force: this host is neither inconsistent nor held, {0}. Nothing was touched. Name the transaction to restore, or leave "
+                "force out.".format("transaction {id} is {phase}".format(**found) if found else "it has no transaction"),
+                "nothing_to_force",
+            )
+        if force and stuck:
+            transaction = transaction or found["id"]
         if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):
             return False, _result("untouched", None), {}
         if not open_transaction(record) and not may_be_dirty(found):

@@ -42,7 +42,9 @@ options:
     type: bool
     default: false
   force:
-    description: Also restore an inconsistent host, or one that is held because its change was declared irreversible.
+    description:
+      - Also restore an inconsistent host, or one that is held because its change was declared irreversible.
+      - Without O(transaction) this host must be one of these, or have a transaction of this run.
     type: bool
     default: false
 seealso:

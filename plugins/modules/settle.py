@@ -53,6 +53,10 @@ abandoned:
   description: The id of the transaction that an earlier run left half done, or nothing.
   returned: success
   type: str
+drained:
+  description: Whether an earlier run may have left the host out of traffic.
+  returned: success
+  type: bool
 settled:
   description: How a half-done transaction was settled, or nothing.
   returned: success

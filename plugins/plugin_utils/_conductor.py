@@ -18,7 +18,7 @@ What always holds, whatever the driver reports:
 
 1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
 2. no host of a wave is admitted before the wave before it is judged;
-3. when failures > max_failures of a ring, or a restore failed, nothing new is admitted;
+3. when failures > max_failures of a ring, a restore failed, or a host was lost while it was settled, nothing new is admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
 5. when every admitted host reports an end, the rollout finishes.
 """
@@ -58,7 +58,7 @@ class State(str, Enum):
 IN_CHANGE = frozenset({State.CHANGING, State.COMMITTING, State.RESTORING})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED}),
+    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED, State.LOST}),
     State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED}),
     State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
     State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
@@ -71,7 +71,7 @@ OUTCOMES: dict[State, str] = {
     State.COMMITTED: "runs the release, healthy, and is never restored by itself again",
     State.RESTORED: "runs what it ran before, proven healthy",
     State.RESTORE_FAILED: "could not be proven after its restore; nobody touches it until an operator does",
-    State.LOST: "went dark while in change and did not come back in time",
+    State.LOST: "went dark while in change or while it was put back, and did not come back in time",
     State.UNREACHABLE: "could not be reached before its change; untouched",
     State.REFUSED: "was not fit for a change: sick already, held by another rollout, inconsistent; untouched",
     State.HELD: "not started, or upgraded and kept uncommitted: the rollout was halted, the customer holds it, or its change cannot be undone",
@@ -96,6 +96,7 @@ class Halt(str, Enum):
 
     FAILURES = "failures"
     RESTORE_FAILED = "restore_failed"
+    LOST = "lost"
     UNPROVEN = "unproven"
     ABORTED = "aborted"
 
@@ -215,7 +216,10 @@ class Conductor:
         """The host is done with this rollout."""
         if outcome not in OUTCOMES:
             raise ValueError(f"{outcome} is not an outcome; one of {', '.join(map(str, OUTCOMES))}")
+        before_its_turn = self._states[host] is State.WAITING
         self._move(host, outcome, now, detail)
+        if outcome is State.LOST and before_its_turn:
+            self._stop(Halt.LOST, self._wave_of[host], now)
         if outcome is State.RESTORE_FAILED:
             self._stop(Halt.RESTORE_FAILED, self._wave_of[host], now)
 

@@ -9,6 +9,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 - C(free), and so C(host_pinned), asks C(StrategyBase.get_hosts_left) before every scheduling pass and gives tasks to
   nobody else. A pass ends the play when the list is empty or nobody on it has work, so a host that is still busy must
   stay on it.
+- C(_queue_task) runs a task on a host that does not stand at it; its result unblocks the host, and a failure counts where it stands.
 - C(free) keeps a cursor into that list. Up to 2.20 it is not checked against a list that got shorter after a
   C(throttle), so the list is padded with an idle host. Core makes a finished stub state for a host it does not know.
 - C(PlayIterator.get_next_task_for_host(peek=True)) tells what a host will do without doing it.
@@ -139,6 +140,7 @@ class Core:
         self._play = iterator._play
         self._hosts: dict[str, Any] = {host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)}
         self._last: dict[str, Any] = {}
+        self._proofs: dict[str, Any] = {}
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
@@ -157,6 +159,10 @@ class Core:
     @property
     def check_mode(self) -> bool:
         return bool(context.CLIARGS.get("check"))
+
+    @property
+    def playbooks(self) -> list[str]:
+        return list(context.CLIARGS.get("args") or [])
 
     @property
     def limited(self) -> bool:
@@ -236,6 +242,8 @@ class Core:
             return Place.COMMIT
         if verb_of(task) == "begin":
             return Place.BEGIN
+        if verb_of(task) == "health":
+            self._proofs[host] = task
         if str(task.action) in READS:
             return Place.READING
         return Place.WORKING
@@ -299,12 +307,32 @@ class Core:
         removed = self._play._removed_hosts
         removed[:] = [name for name in removed if name != host]
 
+    def prove_again(self, host: str) -> bool:
+        """Queue the host's own health task once more, out of turn, as C(free) queues tasks. False when no worker is free for it now.
+
+        If it fails, core moves the host from where it stands, before its commit, into its rescue.
+        """
+        task, strategy = self._proofs.get(host), self._strategy
+        if task is None or all(worker is not None and worker.is_alive() for worker in self._tqm._workers):
+            return False
+        variables = strategy._variable_manager.get_vars(
+            play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all
+        )
+        strategy.add_tqm_variables(variables, play=self._play)
+        strategy._blocked_hosts[host] = True
+        self._tqm.send_callback("v2_playbook_on_task_start", task, is_conditional=False)
+        strategy._queue_task(self._hosts[host], task, variables, strategy.play_context)
+        return True
+
     def withdraw(self, host: str) -> None:
         """The host gets no more tasks of this play, and counts neither as failed nor as done."""
         self._iterator.set_run_state_for_host(host, IteratingStates.COMPLETE)
 
-    def unreachable_before(self, host: str) -> bool:
-        return host in self._tqm._unreachable_hosts
+    def leave_out(self, host: str) -> None:
+        """The host takes no part, and what went wrong on it is not for the exit code."""
+        if host in self._last:
+            self.again(host)
+        self.withdraw(host)
 
     def restrict(self, hosts: Iterable[str]) -> None:
         """What an C(end_play) or C(clear_host_errors) of a payload can reach."""

@@ -18,44 +18,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, failed_before, in_progress
-
-
-class Stage(Protocol):
-    """What the driver needs of core; see L(_core.Core)."""
-
-    @property
-    def width(self) -> int: ...
-    def busy(self, host: str) -> bool: ...
-    def place(self, host: str) -> Place: ...
-    def turn_back(self, host: str, why: str, blameless: bool) -> None: ...
-    def again(self, host: str) -> None: ...
-    def withdraw(self, host: str) -> None: ...
-    def restrict(self, hosts: Any) -> None: ...
-    def await_result(self) -> None: ...
-    def dead_worker(self) -> bool: ...
-    def terminated(self) -> bool: ...
-
-
-class WorkerDied(Exception):
-    """A worker process of the controller was killed; what its host did is unknown to this run."""
-
-
-@dataclass(slots=True)
-class Settings:
-    """reconnect_timeout: seconds a host that went dark in change may take to come back.
-    reconnect_interval: seconds between two tries to reach it.
-    retry_failed: hosts where a release that failed before is tried again."""
-
-    reconnect_timeout: float = 300.0
-    reconnect_interval: float = 5.0
-    retry_failed: frozenset[str] = frozenset()
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, Stage, WorkerDied
 
 
 class Driver:
@@ -80,12 +48,12 @@ class Driver:
         self._look_only = look_only
         self._clock = clock
         self._sleep = sleep
-        held = [host for host, state in conductor.states().items() if state is State.HELD]
-        self._to_ask = deque(host for host in self.runs if look_only or host not in held)
+        self._to_ask = deque(self.runs)
         self._asking: dict[str, None] = {}
         self._half_done: list[str] = []
         self._limits = {host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts}
         self._active: dict[str, None] = {}
+        self._renewals: deque[tuple[float, str]] = deque()
         self._wave: tuple[str, ...] = ()
 
     # --- what core asks before every pass ---
@@ -96,7 +64,11 @@ class Driver:
             if self._stage.dead_worker():
                 raise WorkerDied("a worker process of this controller was killed")
             if not self.asked and self._ask():
-                return list(self._asking)
+                reading = self._runnable(self._asking)
+                if reading:
+                    return reading
+                self._await(self._asking, None, self._clock())
+                continue
             if self._look_only:
                 return []
             now = self._clock()
@@ -104,20 +76,26 @@ class Driver:
                 if not self._stage.busy(host):
                     self._observe(host, now)
             wake_at = self._obey(now)
-            runnable = [host for host in self._active if self._stage.busy(host) or not self._is_waiting(host)]
+            self._renew(now)
+            runnable = self._runnable(self._active)
             if runnable or (self.conductor.finished and not self._active):
-                if runnable and all(self._stage.busy(host) for host in runnable):
-                    self._stage.await_result()
                 return runnable
-            self._await(wake_at, now)
+            self._await(self._active, wake_at, now)
         return []
 
     def _is_waiting(self, host: str) -> bool:
         return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock()
 
-    def _await(self, wake_at: float | None, now: float) -> None:
+    def _runnable(self, hosts: Iterable[str]) -> list[str]:
+        """All but those that wait for the clock."""
+        runnable = [host for host in hosts if self._stage.busy(host) or not self._is_waiting(host)]
+        if runnable and all(self._stage.busy(host) for host in runnable):
+            self._stage.await_result()
+        return runnable
+
+    def _await(self, hosts: Iterable[str], wake_at: float | None, now: float) -> None:
         """Nobody has anything to do until the clock says so. Bounded, so that an abort is seen soon."""
-        waiting = [self.runs[host] for host in self._active]
+        waiting = [self.runs[host] for host in hosts]
         moments = [run.retry_at if run.dark else run.later_until for run in waiting] + ([] if wake_at is None else [wake_at])
         self._sleep(min([max(moment - now, 0.01) for moment in moments] + [0.25]))
 
@@ -126,7 +104,7 @@ class Driver:
     def _ask(self) -> bool:
         """Let the hosts read, as many at a time as core has workers. True while some of them still do."""
         for host in list(self._asking):
-            if not self._stage.busy(host) and not self._still_reads(host):
+            if not self._stage.busy(host) and not self._still_reads(host) and not self._comes_back(host):
                 del self._asking[host]
                 self._read(host)
         while self._to_ask and len(self._asking) < max(self._stage.width, 1):
@@ -152,11 +130,15 @@ class Driver:
     def _settle(self) -> None:
         """Let hosts that are half done be settled, after all were asked and as many of a ring at once as may be in change."""
         for host in list(self._half_done):
-            ring, limit = self._limits[host]
-            if sum(1 for other in self._asking if self._limits[other][0] == ring) < limit:
+            ring, limit = self._limit(host)
+            if sum(1 for other in self._asking if self._limit(other)[0] == ring) < limit:
                 self._half_done.remove(host)
                 self.runs[host].settling = True
                 self._asking[host] = None
+
+    def _limit(self, host: str) -> tuple[str, int]:
+        """A host's ring and how many of it may be in change; of those that the customer holds one at a time."""
+        return self._limits.get(host, ("", 1))
 
     def _still_reads(self, host: str) -> bool:
         """A host that is settled does that, and rejoins, before its turn comes."""
@@ -164,27 +146,53 @@ class Driver:
         if run.dark:
             return False
         place = self._stage.place(host)
-        return place is Place.READING or (run.settling and not run.why and place is Place.WORKING)
+        return place is Place.READING or (run.settling and place is Place.WORKING)
+
+    def _comes_back(self, host: str) -> bool:
+        """A host that gives no answer while it is settled has as long to come back as one in change."""
+        run, now = self.runs[host], self._clock()
+        if not (run.dark and run.settling):
+            return False
+        if not run.give_up_at:
+            run.give_up_at = now + self._settings.reconnect_timeout
+            run.retry_at = now + self._settings.reconnect_interval
+        elif now >= run.give_up_at:
+            run.why = f"{run.dark}; did not come back within {self._settings.reconnect_timeout:g} s"
+            return False
+        elif now >= run.retry_at:
+            run.dark = ""
+            run.retry_at = now + self._settings.reconnect_interval
+            self._stage.again(host)
+        return True
 
     def _learn(self, host: str) -> None:
         """What the host said decides whether it takes part."""
         run, now = self.runs[host], self._clock()
-        if self.conductor.state(host) is not State.WAITING:
-            return
-        if run.dark:
+        run.give_up_at = 0.0
+        if self.conductor.state(host) is State.HELD:
+            self._keep_out(host, run)
+        elif run.dark and run.settling:
+            self._end(host, State.LOST, now, run.why)
+        elif run.dark:
             self._end(host, State.UNREACHABLE, now, run.dark)
+        elif run.why and run.settling:  # or what was left to do was the rejoin alone
+            self._end(host, State.RESTORE_FAILED if in_progress(run.record) else State.REFUSED, now, run.why)
         elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
             self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
         elif run.kept:
             self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
-        elif run.why and run.settling:
-            self._end(host, State.RESTORE_FAILED, now, run.why)
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
             self._end(host, State.SKIPPED, now)
         elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
             self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
+
+    def _keep_out(self, host: str, run: HostRun) -> None:
+        """The customer holds the host: what is half done was settled, but it takes no part, and no trouble of it is the rollout's."""
+        run.unsettled = (run.why or run.dark) if run.half_done else ""
+        if not self._look_only:
+            self._stage.leave_out(host)
 
     # --- what happened to hosts in change ---
 
@@ -225,7 +233,21 @@ class Driver:
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
             del self._active[host]
+            self._renewals.append((now + self._settings.renew_interval, host))
             self.conductor.parked(host, now)
+        elif place is Place.COMMIT and self.conductor.state(host) is State.PARKED:
+            del self._active[host]
+
+    def _renew(self, now: float) -> None:
+        """Parked hosts prove themselves again before their leases end, the longest parked first."""
+        while self._renewals and self._renewals[0][0] <= now:
+            host = self._renewals[0][1]
+            if self.conductor.state(host) is State.PARKED:
+                if not self._stage.prove_again(host):
+                    return
+                self._active[host] = None
+                self._renewals.append((now + self._settings.renew_interval, host))
+            self._renewals.popleft()
 
     def _over(self, host: str, run: HostRun, now: float) -> None:
         """The host has no task left: by its outcome, or cut short by an end_host or end_play before it had one."""
@@ -240,7 +262,7 @@ class Driver:
 
     def _look_for(self, host: str, run: HostRun, now: float) -> None:
         """A host went dark: wait for it, then send it where its rescue begins."""
-        if run.outcome is not None or not run.begun:
+        if (run.outcome is not None and not run.drained) or not run.begun:
             self._end(host, run.outcome or State.UNREACHABLE, now, run.why or run.dark)
         elif not run.give_up_at:
             run.why = (run.restoring and run.why) or run.dark  # its own trouble, also when its wave is to be reverted
@@ -249,7 +271,7 @@ class Driver:
             self._fail(host, run, now)
         elif now >= run.give_up_at:
             run.why = f"{run.why}; did not come back within {self._settings.reconnect_timeout:g} s"
-            self._end(host, State.LOST, now, run.why)
+            self._end(host, run.outcome or State.LOST, now, run.why)
         elif now >= run.retry_at:
             run.dark = ""
             run.retry_at = now + self._settings.reconnect_interval
@@ -335,6 +357,8 @@ class Driver:
             return "changes" if State.WAITING in states else "ok"
         if self.conductor.halt is not None or not self.conductor.finished:
             return "halted"
+        if any(run.unsettled for run in self.runs.values()):
+            return "failed"
         customer_held = set(self.conductor.plan.held)
         good = {State.COMMITTED, State.SKIPPED}
         bad = {state for host, state in self.conductor.states().items() if state not in good and host not in customer_held}

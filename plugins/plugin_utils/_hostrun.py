@@ -38,7 +38,9 @@ class Report(Protocol):
 class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
-    later_until: its payload asked to be run again then; restoring: it is in its rescue; reverted: not for a failure of its own; outcome: once it is known."""
+    later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
+    drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
+    outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class HostRun:
     dark: str = ""
     half_done: bool = False
     settling: bool = False
+    drained: bool = False
+    unsettled: str = ""
     restoring: bool = False
     reverted: bool = False
     turn_back: bool = False
@@ -90,10 +94,21 @@ class HostRun:
             getattr(self, f"_after_{report.verb}", self._after_other)(report)
 
     def _after_settle(self, report: Report) -> None:
+        if self.settling and no_answer(report):
+            self.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
+            return
         self._after_other(report)
         self.heard = report.kind == "ok"
         self.record = report.data.get("record") or self.record
-        self.half_done = self.half_done or bool(report.data.get("abandoned"))
+        self.half_done = self.half_done or bool(report.data.get("abandoned") or report.data.get("drained"))
+        self.drained = self.drained or bool(report.data.get("drained"))
+        if self.settling and report.kind == "ok":
+            self.why = ""  # a drain that failed before is no trouble any more
+
+    def _after_traffic(self, report: Report) -> None:
+        self._after_other(report)
+        if report.kind == "ok":
+            self.drained = bool(report.data.get("drained"))
 
     def _after_host_info(self, report: Report) -> None:
         self._after_settle(report)
@@ -111,6 +126,7 @@ class HostRun:
         self._after_other(report)
         if report.kind == "ok" and report.data.get("outcome") == "committed":
             self.outcome = State.COMMITTED
+            self.drained = False
 
     def _after_restore(self, report: Report) -> None:
         outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))
@@ -121,7 +137,7 @@ class HostRun:
                 outcome = State.HELD
             self.outcome = self.outcome or outcome
             self.facts = report.data
-        elif report.kind == "failed" and (report.data.get("timedout") or report.data.get("reason") == "locked") and self.begun:
+        elif no_answer(report) and self.begun:
             self.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
         elif report.kind == "failed" and not self.begun and outcome is None:
             self.outcome = State.REFUSED
@@ -139,6 +155,11 @@ class HostRun:
             self.why = f"{self.why}; then {report.task!r} failed: {report.data.get('msg', '')}".lstrip("; ")
         elif report.kind == "failed":
             self.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
+
+
+def no_answer(report: Report) -> bool:
+    """The task was cut off, or another process of the host is at it: that tells nothing, and a second try may."""
+    return report.kind == "failed" and bool(report.data.get("timedout") or report.data.get("reason") == "locked")
 
 
 def failed_checks(result: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depend
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 ARCHIVE = "onprem.rollout.archive"
 TRIES = 40
 NOT_OPTED_IN = "candidate: not opted in"
+WHOLE = re.compile(r"[0-9]+\Z")  # what int() reads, unlike isdigit(), which also takes "²"
 NO_RELEASE = Release("", "", ())
 
 
@@ -57,6 +59,7 @@ class Inputs:
     json_file: str
     reconnect_timeout: float
     retry_failed: frozenset[str] = frozenset()
+    lease: float = 1800.0
 
 
 def read(source: Source) -> tuple[Inputs, list[Problem]]:
@@ -84,12 +87,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     problems += found
     if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
         problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
-    lease = value("rollout_lease", 1800)
-    problems += [
-        Problem(f"ring {ring.name}, soak", ring.soak, f"must be shorter than rollout_lease ({lease} s), or another run may settle the hosts that soak")
-        for ring in rings
-        if str(lease).isdigit() and ring.soak >= int(str(lease))
-    ]
+    lease = str(value("rollout_lease", 1800))
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
@@ -99,12 +97,12 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if json_file and not os.access(os.path.dirname(os.path.abspath(json_file)), os.W_OK):
         problems.append(Problem("rollout_json", json_file, "its directory on the controller does not exist or cannot be written"))
     timeout = value("rollout_reconnect_timeout", 300)
-    if not str(timeout).isdigit():
+    if not WHOLE.match(str(timeout)):
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(verb, plan, data, json_file, float(timeout), retry), problems
+    return Inputs(verb, plan, data, json_file, float(timeout), retry, float(lease) if WHOLE.match(lease) else 1800.0), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:
@@ -231,7 +229,7 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
     problems: list[Problem] = []
     for name, least in SCALARS.items():
         value = _filled(source, variables.get(name, least), variables, f"{where}{name}", problems, least)
-        if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < least:
+        if isinstance(value, bool) or not WHOLE.match(str(value)) or int(str(value)) < least:
             problems.append(Problem(f"{where}{name}", value, f"write a whole number from {least} on, without a unit"))
     for name, allowed in CHOICES.items():
         value = _filled(source, variables.get(name, allowed[0]), variables, f"{where}{name}", problems, allowed[0])
@@ -242,9 +240,16 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
     problems += retry_problems(variables, where)
+    lease, payload = str(variables.get("rollout_lease", 1800)), str(variables.get("rollout_payload_timeout", 600))
+    if WHOLE.match(lease) and WHOLE.match(payload) and int(lease) <= int(payload):
+        problems.append(
+            Problem(
+                f"{where}rollout_lease", lease, f"must be longer than rollout_payload_timeout ({payload} s), or another run may settle the host in mid-payload"
+            )
+        )
     step = variables.get("rollout_step_timeout", 300)
     longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
-    if str(step).isdigit() and longest >= int(str(step)):
+    if WHOLE.match(str(step)) and longest >= int(str(step)):
         problems.append(
             Problem(f"{where}rollout_step_timeout", step, f"must be longer than the longest deadline of rollout_checks ({longest:g} s), which it would cut off")
         )

@@ -28,6 +28,7 @@ COMMIT_SCOPES = ("host", "wave", "ring", "rollout")
 RING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*$")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
+WHOLE = re.compile(r"[0-9]+\Z")
 PERCENT = re.compile(r"^([0-9]+)%$")
 
 
@@ -152,14 +153,14 @@ def _serial(raw: Any, where: str, problems: list[Problem]) -> tuple[int | str, .
     for item in items:
         if not _is_size(item):
             problems.append(Problem(where, item, 'a wave size is a number of hosts from 1 on, or a percentage from "1%" to "100%"'))
-    sizes = tuple(int(item) if str(item).isdigit() else str(item) for item in items if _is_size(item))
+    sizes = tuple(int(item) if WHOLE.match(str(item)) else str(item) for item in items if _is_size(item))
     return sizes or ("100%",)
 
 
 def _is_size(item: Any) -> bool:
     if isinstance(item, bool):
         return False
-    if isinstance(item, int) or (isinstance(item, str) and item.isdigit()):
+    if isinstance(item, int) or (isinstance(item, str) and WHOLE.match(item)):
         return int(item) >= 1
     percent = PERCENT.match(item) if isinstance(item, str) else None
     return percent is not None and 1 <= int(percent[1]) <= 100

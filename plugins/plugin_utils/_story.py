@@ -9,18 +9,21 @@ Pure: strings from data. Every text that came from a host or a user is made safe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, Halt, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import IN_CHANGE, Conductor, Event, Halt, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
 
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
+    Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
+NO_COMMANDS = Commands()
 
 
 def clean(text: Any, length: int = 400) -> str:
@@ -70,9 +73,9 @@ def fork_lines(plan: Plan, forks: int) -> list[str]:
     return [f"note: forks={forks} lets {count(forks, 'host')} change at once where the policy lets {wanted}"] if 0 < forks < wanted else []
 
 
-def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> list[str]:
+def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State], commands: Commands = NO_COMMANDS) -> list[str]:
     """The plan: waves and their hosts, what is snapshotted, room, expected time, and what takes no part."""
-    lines = [*alarm_lines(runs), headline(plan)]
+    lines = [*alarm_lines(runs, commands), headline(plan)]
     for ring in plan.rings:
         policy = ring.ring
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
@@ -83,33 +86,56 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State])
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
+    return [*lines, _to_do(plan, runs, states)]
+
+
+def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     doing = sum(1 for state in states.values() if state is State.WAITING)
-    lines.append(f"to do: {count(doing, 'host')} to upgrade" if doing else f"nothing to do: every host that can runs {plan.release.label}")
-    return lines
+    settling = sum(1 for run in runs.values() if half_done(run.record))
+    unasked = sum(1 for run in runs.values() if run.dark)
+    said = [f"{count(doing, 'host')} to upgrade"] if doing else []
+    said += [f"{count(settling, 'host')} to settle first"] if settling else []
+    said += [f"{count(unasked, 'host')} could not be reached"] if unasked else []
+    if said:
+        return f"to do: {', '.join(said)}"
+    if not plan.hosts:
+        return f"nothing to do: you hold every host ({len(plan.held)})"
+    able = {State.SKIPPED, State.HELD}
+    unfit = [host for host in plan.hosts if states[host] not in able]
+    return f"nothing to do: {names(unfit)} cannot be upgraded" if unfit else f"nothing to do: every host that takes part runs {plan.release.label}"
 
 
-def alarm_lines(runs: Mapping[str, Any]) -> list[str]:
+def half_done(record: Mapping[str, Any]) -> str:
+    """What the next upgrade does with the host before anything else, or nothing."""
+    phase = (record.get("transaction") or {}).get("phase")
+    if phase not in (None, "committed", "restored", "inconsistent", "held"):
+        return f"left in phase {clean(phase)}: the next upgrade restores it first"
+    return "may be out of traffic: the next upgrade brings it back first" if record.get("drained") else ""
+
+
+def alarm_lines(runs: Mapping[str, Any], commands: Commands) -> list[str]:
     """Hosts whose state nobody knows, before anything else, and what an operator does about them."""
     hosts = [host for host, run in runs.items() if run.inconsistent]
     lines = [f"!! INCONSISTENT: {clean(host)}: {clean(runs[host].inconsistent)}" for host in hosts]
     if hosts:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! Nobody touches such a host until an operator says so: mend what its reason names, then")
-        lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_restore=true")
+        lines.append(f"!!   {commands.other('recover', '--limit', limit, '-e', 'rollout_force_restore=true')}")
     hosts = [host for host, run in runs.items() if run.kept]
     lines += [f"!! HELD: {clean(host)}: {clean(runs[host].kept)}" for host in hosts]
     if hosts:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! An operator decides: make it well and commit it, or have its files put back all the same with rollout_force_restore=true")
-        lines.append(f"!!   ansible-playbook onprem.rollout.recover --limit {limit} -e rollout_force_commit=true")
+        lines.append(f"!!   {commands.other('recover', '--limit', limit, '-e', 'rollout_force_commit=true')}")
     return lines
 
 
 def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     state = states[host]
     if state is State.WAITING:
-        release = runs[host].record.get("installed")
-        return f"{clean(host)} ({installed(runs[host].record)})" if release else clean(host)
+        said = [installed(runs[host].record)] if runs[host].record.get("installed") else []
+        said += [half_done(runs[host].record)] if half_done(runs[host].record) else []
+        return f"{clean(host)} ({'; '.join(said)})" if said else clean(host)
     detail = "runs it already" if state is State.SKIPPED else f"{state}: {clean(runs[host].why or runs[host].dark, 300)}"
     return f"{clean(host)} ({detail})"
 
@@ -144,21 +170,21 @@ def installed(record: Mapping[str, Any]) -> str:
     return clean(f"{release.get('name')} {release.get('version')}") if release else "an unknown version (no rollout yet)"
 
 
-def status_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
-    """What every host runs and what its record says, the worst first."""
+def status_lines(plan: Plan, runs: Mapping[str, Any], is_gone: Callable[[Mapping[str, Any]], bool], commands: Commands = NO_COMMANDS) -> list[str]:
+    """What every host runs and what its record says, the worst first. is_gone: whether a holder is known to have ended."""
     rows: list[tuple[int, str]] = []
     for ring in plan.rings:
         for host in ring.hosts:
-            rank, text = _host_status(runs[host])
+            rank, text = _host_status(runs[host], is_gone)
             rows.append((rank, f"{ring.ring.name}: {clean(host)}: {text}"))
-    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host])[1]}") for host, reason in plan.held.items()]
+    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host], is_gone)[1]}") for host, reason in plan.held.items()]
     worst = max((rank for rank, _text in rows), default=0)
     head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
             4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
-    return [*alarm_lines(runs), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
+    return [*alarm_lines(runs, commands), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
 
 
-def _host_status(run: Any) -> tuple[int, str]:
+def _host_status(run: Any, is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[int, str]:
     if run.dark or (run.why and not run.heard):
         return 4, f"could not be asked: {clean(run.dark or run.why, 200)}"
     transaction = run.record.get("transaction") or {}
@@ -168,12 +194,15 @@ def _host_status(run: Any) -> tuple[int, str]:
         return 6, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
     if phase == "held":
         return 5, f"{text}; HELD on {clean(release.get('name'))} {clean(release.get('version'))}: {clean(run.kept)}"
+    if phase in (None, "committed", "restored") and run.record.get("drained"):
+        return 3, f"{text}; {half_done(run.record)}"
     if phase == "restored":
         return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
     if phase not in (None, "committed"):
         holder = transaction.get("holder") or {}
-        who = f"{holder.get('user')} on {holder.get('controller')}, pid {holder.get('pid')}"
-        return 3, f"{text}; {phase} to {clean(release.get('version'))}, held by {clean(who)} since {clean(transaction.get('began'))}"
+        who = f"{clean(holder.get('user'))} on {clean(holder.get('controller'))}, pid {clean(holder.get('pid'))}"
+        who = f"left half done by {who}, which has ended: the next upgrade restores it first" if is_gone(holder) else f"held by {who}"
+        return 3, f"{text}; {phase} to {clean(release.get('version'))} since {clean(transaction.get('began'))}, {who}"
     return 0, text
 
 
@@ -230,34 +259,48 @@ def _wave_hosts(plan: Plan, event: Event) -> tuple[str, ...]:
     return next(each.waves[event.wave - 1] for each in plan.rings if each.ring.name == event.ring)
 
 
-def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], command: str, exit_code: int) -> list[str]:
+def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Commands, exit_code: int) -> list[str]:
     """The last lines of a rollout: how it ended, which host, which check, what was restored, how to go on."""
     by_state: dict[State, list[str]] = {}
     for host, state in conductor.states().items():
         by_state.setdefault(state, []).append(host)
     label = conductor.plan.release.label
-    if conductor.halt is not None:
-        lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}"]
-    elif not conductor.finished:
+    if not conductor.finished:
         lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
+    elif conductor.halt is not None:
+        lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]
     elif set(by_state) <= {State.SKIPPED}:
         lines = [f"ROLLOUT DONE: {label}: nothing to do, every host runs it already"]
     else:
         lines = [f"ROLLOUT DONE: {label}"]
-    lines = [*alarm_lines(runs), *lines]
+    lines = [*alarm_lines(runs, commands), *lines, *_open_lines(by_state, runs)]
     for state in (State.RESTORE_FAILED, State.LOST, State.RESTORED, State.REFUSED, State.UNREACHABLE):
         lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
+    lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
+    lines += [f"  out of traffic: {clean(host)}: the next upgrade brings it back first" for host, run in runs.items() if run.drained]
     for state, text in ((State.HELD, "held"), (State.COMMITTED, "committed"), (State.SKIPPED, "ran it already")):
         if by_state.get(state):
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
     if exit_code:
-        lines.append(f"  to see more: {command.replace('rollout.upgrade', 'rollout.status')}")
-        lines.append(f"  to go on, with the cause mended: {command}")
+        lines.append(f"  to see more: {commands.other('status')}")
+        lines.append(f"  to go on, with the cause mended: {commands.same()}")
     lines.append(f"  exit code: {exit_code}")
+    return lines
+
+
+def _open_lines(by_state: Mapping[State, Sequence[str]], runs: Mapping[str, Any]) -> list[str]:
+    """What an interrupted run leaves behind."""
+    restoring = [host for host in by_state.get(State.RESTORING, []) if runs[host].begun]
+    change = [host for state in IN_CHANGE | {State.PARKED} for host in by_state.get(state, []) if host not in restoring]
+    settling = [host for host, run in runs.items() if run.settling and host in by_state.get(State.WAITING, [])]
+    waiting = [host for host in by_state.get(State.WAITING, []) if host not in settling]
+    lines = [f"  still being put back, settled by the next upgrade: {clean(host)}: {clean(runs[host].why)}" for host in restoring]
+    for hosts, text in ((change, "in change, settled by the next upgrade"), (settling, "half done, settled by the next upgrade"), (waiting, "not started")):
+        lines += [f"  {text}: {count(len(hosts), 'host')}: {names(sorted(hosts))}"] if hosts else []
     return lines
 
 
@@ -271,4 +314,6 @@ def _proof(run: Any) -> str:
     files = run.facts.get("files") or {}
     put_back = sum(int(files.get(kind) or 0) for kind in ("replaced", "created", "removed", "metadata"))
     checks = ", ".join(clean(check.get("name"), 40) for check in run.facts.get("checks") or [] if check.get("ok"))
-    return f"{count(put_back, 'path')} put back in {span(float(run.facts.get('seconds') or 0))}, proven by {checks or 'its checks'}"
+    if not checks:
+        return "it had been put back before, or nothing had been changed yet"
+    return f"{count(put_back, 'path')} put back in {span(float(run.facts.get('seconds') or 0))}, proven by {checks}"

@@ -33,8 +33,9 @@ seealso:
 
 import json
 import os
-import shlex
+import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -43,15 +44,19 @@ from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
-from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 
 display = Display()
 
 ATTEMPTS = 3
+INTERRUPTED = 99  # what ansible-playbook exits with after a Ctrl-C
 
 
 class StrategyModule(HostPinned):
@@ -60,6 +65,7 @@ class StrategyModule(HostPinned):
     _inputs: _inputs.Inputs
 
     def run(self, iterator: Any, play_context: Any) -> int:
+        self.play_context = play_context
         self._core = Core(self, iterator)
         self._inputs, problems = _inputs.read(self._core)
         if problems:
@@ -69,23 +75,34 @@ class StrategyModule(HostPinned):
             self._core,
             release_digest(self._inputs.release),
             self._tell,
-            Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed),
+            Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed, renew_interval=self._inputs.lease / 3),
             look_only=self._inputs.verb != "upgrade",
         )
+        self._commands = Commands(sys.argv, self._core.playbooks)
         self._core.listen(self._driver.report, self._last_words)
         self._exit_code = 1
         if self._inputs.verb == "upgrade":
             self._say(f"{'CHECK MODE: ' if self._core.check_mode else ''}rollout of {_story.headline(self._inputs.plan)}")
             for line in _story.fork_lines(self._inputs.plan, self._core.width):
                 self._say(line)
+        before = self._end_as_by_ctrl_c()
         try:
             code = self._run_to_the_end(iterator, play_context)
-        except (KeyboardInterrupt, AnsibleError):
+        except KeyboardInterrupt:
+            self._exit_code = INTERRUPTED
             self._last_words()
             raise
+        except AnsibleError:
+            self._last_words()
+            raise
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
         self._driver.withdraw_rest()
         self._core.restrict(self._core.hosts)
-        wanted = "ok" if self._inputs.verb == "status" else self._driver.wanted
+        wanted = self._driver.wanted
+        if self._inputs.verb == "status":
+            wanted = "failed" if any(run.inconsistent for run in self._driver.runs.values()) else "ok"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
         self._core.publish("onprem_rollout", self._summary())
@@ -105,6 +122,22 @@ class StrategyModule(HostPinned):
             self._core.give_up_tasks()
             self._driver.abort(f"the run failed: {why}")
         raise AnsibleError(f"{why}; given up after {ATTEMPTS} times. The next upgrade settles the hosts that are half done")
+
+    def _end_as_by_ctrl_c(self) -> Any:
+        """A job that is cancelled is told by SIGTERM; core would leave without a word. Returns what was there before."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        main = os.getpid()
+
+        def end(number: int, frame: Any) -> None:
+            interrupt = signal.getsignal(signal.SIGINT)  # core's own from 2.18 on: it tells the workers
+            if os.getpid() == main and callable(interrupt):
+                interrupt(signal.SIGINT, frame)
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+        return signal.signal(signal.SIGTERM, end)
 
     def _execute_meta(self, task: Any, play_context: Any, iterator: Any, target_host: Any) -> Any:
         answer = super()._execute_meta(task, play_context, iterator, target_host)
@@ -127,10 +160,10 @@ class StrategyModule(HostPinned):
     def _asked(self) -> None:
         conductor, runs = self._driver.conductor, self._driver.runs
         if self._inputs.verb == "status":
-            display.display("\n".join(_story.status_lines(self._inputs.plan, runs)))
+            display.display("\n".join(_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)))
         elif self._inputs.verb == "plan":
-            lines = _story.plan_lines(self._inputs.plan, runs, conductor.states()) + _story.fork_lines(self._inputs.plan, self._core.width)
-            display.display("\n".join(lines))
+            lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
+            display.display("\n".join(lines + _story.fork_lines(self._inputs.plan, self._core.width)))
 
     def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"
@@ -151,8 +184,7 @@ class StrategyModule(HostPinned):
 
     def _last_words(self) -> None:
         if self._inputs.verb == "upgrade":
-            command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
-            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, command, self._exit_code)
+            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, self._commands, self._exit_code)
             display.display("\n" + "\n".join(lines))
 
     def _say(self, line: str) -> None:

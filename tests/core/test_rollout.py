@@ -193,8 +193,10 @@ def test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first(fleet):
     assert started.exists(), hosts.finish(process).out
     os.killpg(process.pid, signal.SIGINT)
     interrupted = hosts.finish(process)
-    assert interrupted.rc != 0
+    assert (interrupted.rc, "exit code: 99" in interrupted.out) == (99, True), interrupted.out
     assert "ROLLOUT INTERRUPTED" in interrupted.out
+    assert "in change, settled by the next upgrade: 1 host: early0" in interrupted.out
+    assert "not started: 2 hosts: standard0, standard1" in interrupted.out
     assert hosts.record("early0")["transaction"]["phase"] == "changing"
     assert hosts.version("early0") == "2.0"
     result = hosts.run()

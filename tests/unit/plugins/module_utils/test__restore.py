@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _services, _snapshot
-from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import OTHER, fingerprint, upgrade, write
 
 
@@ -75,6 +75,21 @@ def test_an_unproven_restore_is_inconsistent_and_waits_for_an_operator(host):
         assert caught.value.reason == "inconsistent"
     assert host.restore(run="an operator", transaction=begun["transaction"], force=True)[1]["outcome"] == "restored"
     assert inside(host) == old
+
+
+def test_force_without_a_transaction_takes_the_inconsistent_one_and_nothing_else(host):
+    begun, old = host.begin()[1], inside(host)
+    with pytest.raises(Refused, match=r"neither inconsistent nor held, transaction .* is changing"):
+        host.restore(run="an operator", force=True)
+    upgrade(host.tree)
+    host.healthy = False
+    with pytest.raises(RolloutError, match="now inconsistent"):
+        host.restore()
+    host.healthy = True
+    assert host.restore(run="an operator", force=True)[1]["transaction"] == begun["transaction"]
+    assert inside(host) == old
+    with pytest.raises(Refused, match="is restored"):
+        host.restore(run="an operator", force=True)
 
 
 def test_a_restart_that_fails_is_no_proof(host):

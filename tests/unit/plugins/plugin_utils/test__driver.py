@@ -15,15 +15,24 @@ import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
-from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver, Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 
 NEW = "digest of the new release"
 FORWARD = ["settle", "begin", "payload", "health", "commit"]
+SETTLING = ["put back", "bring back"]  # only of hosts that are half done
 BACK = ["restore"]
-DEFAULTS = {"begin": {"outcome": "begun"}, "commit": {"outcome": "committed"}, "restore": {"outcome": "restored"}}
-PLACES = {"settle": Place.READING, "commit": Place.COMMIT, "restore": Place.RESCUE}
+DEFAULTS = {
+    "put back": {"settled": "restored", "record": {"installed": {"digest": "old"}, "transaction": {"phase": "restored"}}},
+    "bring back": {"drained": False},
+    "begin": {"outcome": "begun"},
+    "commit": {"outcome": "committed"},
+    "restore": {"outcome": "restored"},
+}
+VERBS = {"payload": "", "put back": "settle", "bring back": "traffic"}
+PLACES = {"settle": Place.READING, "begin": Place.BEGIN, "commit": Place.COMMIT, "restore": Place.RESCUE}
 
 
 @dataclass
@@ -47,10 +56,12 @@ class Stage:
     calls: list[tuple] = field(default_factory=list)
     blameless: dict[str, bool] = field(default_factory=dict)
     dead: bool = False
+    half_done: tuple[str, ...] = ()
 
     def task(self, host: str) -> str | None:
         lane, index = self.at[host]
-        tasks = FORWARD if lane == "forward" else BACK
+        forward = [FORWARD[0], *(SETTLING if host in self.half_done else []), *FORWARD[1:]]
+        tasks = forward if lane == "forward" else BACK
         return tasks[index] if lane != "over" and index < len(tasks) else None
 
     def busy(self, host: str) -> bool:
@@ -76,6 +87,16 @@ class Stage:
         self.calls.append(("withdraw", host))
         self.at[host] = ("over", 0)
 
+    def leave_out(self, host: str) -> None:
+        self.withdraw(host)
+
+    def prove_again(self, host: str) -> bool:
+        if len(self.running) >= self.width:
+            return False
+        self.calls.append(("prove_again", host))
+        self.running[host] = "health"
+        return True
+
     def restrict(self, hosts) -> None:
         self.calls.append(("restrict", tuple(hosts)))
 
@@ -99,6 +120,8 @@ class Play:
     held: dict = field(default_factory=dict)
     look_only: bool = False
     retry_failed: frozenset = frozenset()
+    half_done: tuple[str, ...] = ()
+    renew_interval: float = 600.0
     delays: dict = field(default_factory=dict)
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
@@ -107,10 +130,19 @@ class Play:
         names = [f"h{number}" for number in range(self.hosts)]
         ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
         plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
-        self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)))
+        self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)), half_done=self.half_done)
+        for host in self.half_done:
+            self.answers.setdefault((host, "settle"), ("ok", {"abandoned": "t1", "drained": True, **record("old", "changing")}))
         self.told = []
         self.driver = Driver(
-            Conductor(plan), self.stage, NEW, self.told.append, Settings(60, 5, self.retry_failed), self.look_only, lambda: self.now, self.sleep
+            Conductor(plan),
+            self.stage,
+            NEW,
+            self.told.append,
+            Settings(60, 5, self.retry_failed, self.renew_interval),
+            self.look_only,
+            lambda: self.now,
+            self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -143,13 +175,12 @@ class Play:
         if isinstance(answer, list):
             answer = answer.pop(0) if answer else None
         kind, data = answer or ("ok", DEFAULTS.get(task, {}))
-        if kind == "failed" and self.stage.at[host][0] == "forward" and task not in ("settle",):
+        if kind == "failed" and self.stage.at[host][0] == "forward" and task not in ("settle", *SETTLING):
             self.stage.at[host] = ("back", 0)
         elif kind in ("failed", "end_play"):
             self.stage.at[host] = ("over", 0)
         if kind != "end_play":
-            verb = "" if task == "payload" else task
-            self.driver.report(FakeReport(kind, host, verb, data, task))
+            self.driver.report(FakeReport(kind, host, VERBS.get(task, task), data, task))
 
     def outcomes(self) -> dict[str, str]:
         return {host: str(state) for host, state in self.driver.conductor.states().items()}
@@ -221,10 +252,48 @@ def test_a_parked_host_that_is_reverted_never_commits():
     assert "commit" not in {task for _host, task in play.ran}
 
 
-def test_held_hosts_get_no_task():
-    play = Play(held={"db1": "audit"}).run()
-    assert "db1" not in {host for host, _task in play.ran}
+def test_held_hosts_are_asked_and_no_more():
+    play = Play(held={"db1": "audit", "db2": "repair"}, answers={("db2", "settle"): DARK}).run()
+    assert [task for host, task in play.ran if host.startswith("db")] == ["settle", "settle"]
     assert play.driver.wanted == "ok"
+
+
+def test_a_held_host_that_is_half_done_is_put_back_and_not_let_in():
+    play = Play(held={"db1": "audit"}, half_done=("db1",)).run()
+    assert [task for host, task in play.ran if host == "db1"] == ["settle", "put back", "bring back"]
+    assert (play.outcomes()["db1"], play.driver.wanted) == ("held", "ok")
+
+
+def test_a_held_host_that_cannot_be_put_back_is_not_passed_over():
+    play = Play(held={"db1": "audit"}, half_done=("db1",), answers={("db1", "put back"): BROKEN}).run()
+    assert (play.outcomes()["db1"], play.driver.wanted) == ("held", "failed")
+    assert play.driver.runs["db1"].unsettled == BROKEN[1]["msg"]
+
+
+LOCKED = ("failed", {"reason": "locked", "msg": "The lock is held"})
+SETTLED = [
+    ("at once", [], {"h0": "committed", "h2": "committed"}, "ok"),
+    ("dark twice", [DARK, DARK], {"h0": "committed", "h2": "committed"}, "ok"),
+    ("its lock is busy", [LOCKED, LOCKED], {"h0": "committed", "h2": "committed"}, "ok"),
+    ("dark for good", DARK, {"h0": "held", "h2": "lost"}, "halted"),
+    ("its restore fails", BROKEN, {"h0": "held", "h2": "restore_failed"}, "halted"),
+]
+
+
+@pytest.mark.parametrize("name, answer, expected, wanted", SETTLED, ids=[story[0] for story in SETTLED])
+def test_a_half_done_host_has_as_long_to_answer_as_one_in_change(name, answer, expected, wanted):
+    play = Play(half_done=("h2",), answers={("h2", "put back"): list(answer) if isinstance(answer, list) else answer}).run()
+    assert {host: play.outcomes()[host] for host in expected} == expected
+    assert play.driver.wanted == wanted
+
+
+def test_a_host_that_goes_dark_before_its_rejoin_is_waited_for_and_named():
+    play = Play(hosts=1, half_done=("h0",), answers={("h0", "bring back"): BROKEN}).run()
+    assert play.outcomes() == {"h0": "refused"}
+    assert play.driver.runs["h0"].drained
+    play = Play(hosts=1, half_done=("h0",), answers={("h0", "bring back"): [DARK]}).run()
+    assert play.outcomes() == {"h0": "committed"}
+    assert not play.driver.runs["h0"].drained
 
 
 def test_a_host_reverted_before_its_begin_is_held_not_restored():
@@ -332,3 +401,27 @@ def test_a_host_that_waits_for_its_payload_is_reverted_with_its_wave_at_once():
     play.run()
     assert set(play.outcomes().values()) == {"restored"}
     assert play.now < 1e5
+
+
+SOAKS = {"serial": ("100%",), "soak": 100.0}
+
+
+def test_a_parked_host_proves_itself_again_before_its_lease_ends():
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert sum(1 for call in play.stage.calls if call == ("prove_again", "h1")) in (3, 4)
+
+
+def test_renewing_waits_for_a_free_worker():
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0)
+    play.stage.width = 1
+    play.run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert {call[1] for call in play.stage.calls if call[0] == "prove_again"} == {"h0", "h1", "h2"}
+
+
+@pytest.mark.parametrize("trouble", [BROKEN, DARK])
+def test_a_parked_host_that_gets_sick_or_dark_stops_its_wave_at_once(trouble):
+    play = Play(hosts=3, ring=SOAKS, renew_interval=30.0, answers={("h1", "health"): [None, trouble]}).run()
+    assert set(play.outcomes().values()) == {"restored"}
+    assert play.now < 100

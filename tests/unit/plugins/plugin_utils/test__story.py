@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
@@ -73,13 +74,44 @@ STATUS = [
 
 @pytest.mark.parametrize("record, rank, says", STATUS, ids=[case[2] for case in STATUS])
 def test_host_status(record, rank, says):
-    found, text = _story._host_status(run(record=record))
+    found, text = _story._host_status(run(record=record), lambda holder: False)
     assert (found, says in text) == (rank, True)
+
+
+def test_status_tells_a_dead_holder_from_a_living_one():
+    record = {"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}
+    _rank, text = _story._host_status(run(record=record), lambda holder: holder["pid"] == 7)
+    assert "left half done by eve on ctl, pid 7, which has ended: the next upgrade restores it first" in text
+
+
+PLANNED = [
+    ({}, State.WAITING, "to do: 3 hosts to upgrade"),
+    ({"transaction": {"phase": "changing"}}, State.WAITING, "to do: 3 hosts to upgrade, 1 host to settle first"),
+    ({"drained": True}, State.WAITING, "1 host to settle first"),
+    ({}, State.REFUSED, "to do: 2 hosts to upgrade"),
+]
+
+
+@pytest.mark.parametrize("record, state, says", PLANNED, ids=[case[2] for case in PLANNED])
+def test_the_plan_says_what_comes_first(record, state, says):
+    states = dict.fromkeys("abc", State.WAITING) | {"a": state, "d": State.HELD}
+    assert says in _story.plan_lines(PLAN, runs(a=run(record=record)), states)[-1]
+
+
+def test_the_plan_says_why_there_is_nothing_to_do():
+    def last(plan, states, **known):
+        return _story.plan_lines(plan, runs(**known), states)[-1]
+
+    assert last(PLAN, dict.fromkeys("abc", State.SKIPPED) | {"d": State.HELD}) == "nothing to do: every host that takes part runs shop 2.0"
+    dark = {host: run(dark="no route") for host in "abc"}
+    assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
+    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "nothing to do: a, b, c cannot be upgraded"
+    assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
 
 
 def test_status_shows_the_worst_first():
     bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
-    lines = _story.status_lines(PLAN, runs(c=bad))
+    lines = _story.status_lines(PLAN, runs(c=bad), lambda holder: False)
     assert lines[0] == "!! INCONSISTENT: c: disk full"
     assert lines[2].endswith("--limit c -e rollout_force_restore=true")
     assert "INCONSISTENT" in lines[3]
@@ -94,8 +126,20 @@ def test_the_verdict_names_host_check_restore_and_the_command():
     conductor.ended("a", State.RESTORED, 2)
     conductor.tick(2)
     known = run(why="web: saw 500", facts={"files": {"replaced": 2, "removed": 1}, "seconds": 0.5, "checks": [{"name": "web", "ok": True}]})
-    text = "\n".join(_story.verdict_lines(conductor, runs(a=known), "ansible-playbook onprem.rollout.upgrade -i x", 2))
+    commands = Commands(["/bin/ansible-playbook", "onprem.rollout.upgrade", "-i", "x"], ["onprem.rollout.upgrade"])
+    text = "\n".join(_story.verdict_lines(conductor, runs(a=known), commands, 2))
     for part in ("ROLLOUT HALTED: shop 2.0: failures > max_failures", "restored: a: web: saw 500; 3 paths put back in 0.5 s, proven by web",
                  "held: 3 hosts: b, c, d", "to go on, with the cause mended: ansible-playbook onprem.rollout.upgrade -i x",
                  "onprem.rollout.status -i x", "exit code: 2"):  # fmt: skip
+        assert part in text
+
+
+def test_an_interrupted_rollout_says_what_it_leaves_behind():
+    conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (3,), max_failures=2), (("a", "b", "c"),)),), {"d": "audit"}))
+    conductor.tick(0)
+    conductor.failing("a", "web: saw 500", 1)
+    conductor.parked("b", 1)
+    text = "\n".join(_story.verdict_lines(conductor, runs(a=run(begun=True, why="web: saw 500")), Commands(), 99))
+    for part in ("ROLLOUT INTERRUPTED", "still being put back, settled by the next upgrade: a: web: saw 500",
+                 "in change, settled by the next upgrade: 2 hosts: b, c", "exit code: 99"):  # fmt: skip
         assert part in text

@@ -1,0 +1,47 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the driver needs: of core, and of whoever starts a rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
+
+
+class Stage(Protocol):
+    """What the driver needs of core; see L(_core.Core)."""
+
+    @property
+    def width(self) -> int: ...
+    def busy(self, host: str) -> bool: ...
+    def place(self, host: str) -> Place: ...
+    def turn_back(self, host: str, why: str, blameless: bool) -> None: ...
+    def again(self, host: str) -> None: ...
+    def withdraw(self, host: str) -> None: ...
+    def leave_out(self, host: str) -> None: ...
+    def prove_again(self, host: str) -> bool: ...
+    def restrict(self, hosts: Any) -> None: ...
+    def await_result(self) -> None: ...
+    def dead_worker(self) -> bool: ...
+    def terminated(self) -> bool: ...
+
+
+class WorkerDied(Exception):
+    """A worker process of the controller was killed; what its host did is unknown to this run."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """reconnect_timeout: seconds a host that went dark in change may take to come back.
+    reconnect_interval: seconds between two tries to reach it.
+    renew_interval: seconds after which a parked host proves itself healthy again, which also renews its lease.
+    retry_failed: hosts where a release that failed before is tried again."""
+
+    reconnect_timeout: float = 300.0
+    reconnect_interval: float = 5.0
+    retry_failed: frozenset[str] = frozenset()
+    renew_interval: float = 600.0
