@@ -8,29 +8,25 @@ A package is known by its name, or by name:arch if it is of another architecture
 """
 
 import contextlib
-import errno
-import fcntl
 import glob
-import hashlib
 import os
 import re
 import tempfile
-import time
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, List, Set, Tuple
 
-from . import _debfile
+from . import _apt_alone, _debfile, _dpkg
 from ._errors import Refused, RolloutError
 from ._process import last_line
-from ._store import fsync_dir, local, remove_quietly, show
 
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?\Z")
 ASK = 120.0
 PATIENCE = 900.0
-LOCK_WAIT = 120.0
-LOCK_POLL = 0.1
-FIELDS = ("Package", "Version", "Architecture", "db:Status-Want", "db:Status-Status", "db:Status-Eflag", "Depends", "Pre-Depends", "Provides", "Installed-Size")
+STATE = ("Package", "Version", "Architecture", "db:Status-Want", "db:Status-Status", "db:Status-Eflag")
+FIELDS = STATE + ("Depends", "Pre-Depends", "Breaks", "Conflicts", "Provides", "Installed-Size")
 FORCED = "--force-confold,downgrade,overwrite,depends,breaks,conflicts,remove-reinstreq,hold"
-HARMLESS = b"#!/bin/sh\nexit 0\n"
+MENTIONED = re.compile(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]*)")
+PATIENT = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15"]
+HARMLESS = "#!/bin/sh\nexit 0\n"
 Packages = Dict[str, Dict[str, Any]]
 
 
@@ -63,7 +59,7 @@ class Apt:
         for row in self._whole_output(self._dpkg_query() + ["-W", "-f", form]).split("\x1e"):
             if "\x1f" not in row:
                 continue
-            name, version, arch, want, state, flag, depends, before, provides, size = row.split("\x1f")
+            name, version, arch, want, state, flag, depends, before, breaks, conflicts, provides, size = row.split("\x1f")
             if state == "not-installed":
                 continue
             key = name if arch in (native, "all") else "{0}:{1}".format(name, arch)
@@ -74,8 +70,9 @@ class Apt:
                 "state": state if flag == "ok" else "broken",
                 "hold": want == "hold",
                 "auto": (name, native if arch == "all" else arch) in automatic,
-                "needs": re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]*)", depends + "," + before),
-                "provides": [name] + re.findall(r"(?:^|,)\s*([a-z0-9][a-z0-9+.-]*)", provides),
+                "needs": MENTIONED.findall(depends + "," + before),
+                "avoids": MENTIONED.findall(breaks + "," + conflicts),
+                "provides": [name] + MENTIONED.findall(provides),
                 "size": int(size) * 1024 if size.isdigit() else 0,
             }
         return packages
@@ -90,21 +87,34 @@ class Apt:
                     found.add((fields.get("Package"), fields.get("Architecture")))
         return found
 
-    def pulled_along(self, names: List[str], versions: Dict[str, str]) -> Set[str]:
+    def pulled_along(self, names: List[str], versions: Dict[str, str], packages: Packages) -> Set[str]:
         """The packages that apt would change to install these; empty if apt cannot tell. Refused if it lacks a wanted version."""
         wanted = ["{0}={1}".format(name, versions[name]) if name in versions else name for name in names]
-        code, output = self.command(self._env(self._apt("apt-get", "-s", "-y", "--allow-downgrades", "--allow-change-held-packages", "install") + wanted), ASK)
+        code, output = self.command(self._env(self._apt("apt-cache", "show") + wanted), ASK)
+        if code == 0 and _apt_alone.alone(names, output.split("\n\n"), packages, self._compare):
+            return set()
+        ask = self._env(self._apt("apt-get", "-s", "-y", "--allow-downgrades", "--allow-change-held-packages", "install") + wanted)
+        code, output = self.command(ask, ASK)
+        if code != 0 and versions:  # perhaps it was published since the lists were fetched
+            self.command(self._env(self._apt("apt-get", "-q", "update") + PATIENT), PATIENCE)
+            code, output = self.command(ask, ASK)
         if code == 0:
             return {match.group(1) for match in re.finditer(r"^(?:Inst|Remv) (\S+)", output, re.M)}
         missing = re.findall(r"^E: (Version .* was not found|Unable to locate package .*)$", output, re.M) if versions else []
         if missing:
             raise Refused(
-                "apt cannot install {0}: {1}. Nothing was touched. Publish it in a repository of this host and run apt-get update, or correct packages.".format(
+                "apt cannot install {0}: {1}. Nothing was touched. Publish it in a repository of this host, or correct packages.".format(
                     " ".join(wanted), "; ".join(missing)
                 ),
                 "no_package",
             )
         return set()
+
+    def _compare(self, asked: List[Tuple[str, str, str]]) -> List[bool]:
+        """For each (version, relation, version) whether it holds, as dpkg has it; in one run."""
+        script = 'while [ $# -gt 0 ]; do dpkg --compare-versions "$1" "$2" "$3" && echo yes || echo no; shift 3; done'
+        told = self._ask(["sh", "-c", script, "sh"] + [word for one in asked for word in one]) if asked else ""
+        return [word == "yes" for word in told.split()]
 
     @staticmethod
     def keys(names: List[str], _packages: Packages) -> List[str]:
@@ -121,7 +131,7 @@ class Apt:
         for row in self._whole_output(self._dpkg_query() + ["-W", "-f", form] + [_qualified(packages[key]) for key in sorted(packages)]).split("\x1e"):
             if "\x1f" in row:
                 name, arch, text = row.split("\x1f")
-                found[keys[(name, arch)]] = _conffiles(text)
+                found[keys[(name, arch)]] = _dpkg.conffiles_of(text)
         return found
 
     @staticmethod
@@ -159,8 +169,7 @@ class Apt:
     def _download(self, packages: Packages, directory: str) -> None:
         """What the repositories still have, into the directory. One that they lack must not keep the others away."""
         wanted = ["{name}:{arch}={version}".format(**facts) for _key, facts in sorted(packages.items())]
-        patient = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15"]
-        fetch = self._env(["sh", "-c", 'cd "$0" && exec "$@"', directory] + self._apt("apt-get", "-q") + patient + ["download"])
+        fetch = self._env(["sh", "-c", 'cd "$0" && exec "$@"', directory] + self._apt("apt-get", "-q") + PATIENT + ["download"])
         if wanted and self.command(fetch + wanted, PATIENCE)[0] != 0 and len(wanted) > 1:
             for one in wanted:
                 self.command(fetch + [one], PATIENCE)
@@ -199,7 +208,7 @@ class Apt:
         C(config) is what config() said of the packages to be installed.
         """
         said = []  # type: List[str]
-        with self._locked():
+        with _dpkg.locked(self.admindir):
             for verb, keep in (("--remove", True), ("--purge", False)):
                 names = sorted(key for key, facts in gone.items() if bool(facts.get("keep")) is keep)
                 said += self._change([verb] + names, names) if names else []
@@ -207,7 +216,7 @@ class Apt:
                 said += self._change(["--unpack", "--auto-deconfigure"] + sorted(files.values()), sorted(files))
             said += self._run(["--configure", "-a"])
         for key in sorted(config):
-            self._pristine(key, config[key])
+            _dpkg.set_conffiles(self.root, self.admindir, key, config[key])
         return said
 
     def _change(self, argv: List[str], names: List[str]) -> List[str]:
@@ -220,7 +229,7 @@ class Apt:
             for name in names:
                 for path in glob.glob(os.path.join(self.admindir, "info", glob.escape(name.split(":")[0]) + "*")):
                     if re.match(re.escape(name.split(":")[0]) + r"(:[a-z0-9-]+)?\.(prerm|postrm)\Z", os.path.basename(path)):
-                        _replace(path, HARMLESS, 0o755)
+                        _dpkg.replace(path, HARMLESS, 0o755)
             said = self._run(argv)
         return said
 
@@ -230,51 +239,6 @@ class Apt:
             return []
         lines = [line for line in output.splitlines() if line.startswith(("dpkg: ", " ")) or "error" in line]
         return ["dpkg {0}: {1}".format(argv[0], " ".join(" ".join(lines[-4:]).split()) or last_line(output) or "no end in time")]
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep apt and its relatives away, after waiting for one that is at work, also for a dpkg that outlived us."""
-        deadline = time.monotonic() + LOCK_WAIT
-        fds = []
-        try:
-            for name in ("lock-frontend", "lock"):
-                path = os.path.join(self.admindir, name)
-                fds.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640))
-                while not _taken(fds[-1]):
-                    if time.monotonic() >= deadline:
-                        raise RolloutError(
-                            "dpkg is locked by another program, still after {0:g} s: see fuser -v {1}. End it and restore again.".format(LOCK_WAIT, show(path)),
-                            "locked",
-                        )
-                    time.sleep(LOCK_POLL)
-            os.close(fds.pop())  # the inner one is dpkg's own
-            yield
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _pristine(self, key: str, wanted: Dict[str, str]) -> None:
-        """Give dpkg the digests of the configuration files as they were: a rebuilt package brought them as the operator had edited them.
-
-        A file that only the release brought, and that nobody edited, goes with it; dpkg would keep it as obsolete.
-        """
-        name, _colon, arch = key.partition(":")
-        path = os.path.join(self.admindir, "status")
-        with self._locked():
-            with open(local(path), encoding="utf-8", errors="surrogateescape") as source:
-                texts = source.read().rstrip("\n").split("\n\n")
-            for index, text in enumerate(texts):
-                fields = _debfile.paragraph(text)
-                told = dict(fields)
-                if told.get("Package") == name and arch in ("", told.get("Architecture")) and _conffiles(told.get("Conffiles", "")) != wanted:
-                    for surplus, digest in _conffiles(told.get("Conffiles", "")).items():
-                        place = local(os.path.join(self.root, surplus.lstrip("/")))
-                        if surplus not in wanted and _md5(place) == digest.split(" ")[0]:
-                            remove_quietly(place)
-                    listed = "".join("\n {0} {1}".format(*item) for item in sorted(wanted.items()))
-                    fields = [field for field in fields if field[0] != "Conffiles"] + ([("Conffiles", listed)] if wanted else [])
-                    texts[index] = _debfile.rendered(fields).rstrip("\n")
-            _replace(path, "\n\n".join(texts).encode("utf-8", "surrogateescape") + b"\n\n", 0o644)
 
     def mark(self, wanted: Packages, now: Packages) -> List[str]:
         """Give the packages their holds and their auto marks; what did not work."""
@@ -326,48 +290,5 @@ def _file_name(facts: Dict[str, Any]) -> str:
     return "{0}_{1}_{2}.deb".format(facts["name"], facts["version"].replace(":", "%3a"), facts["arch"])
 
 
-def _conffiles(value: str) -> Dict[str, str]:
-    """The field Conffiles of dpkg's status: each path with what stands after it, its digest and perhaps C(obsolete)."""
-    found = {}
-    for line in value.split("\n"):
-        path, _space, rest = line.strip().partition(" ")
-        if path.startswith("/"):
-            found[path] = rest.strip()
-    return found
-
-
-def _md5(path: str) -> str:
-    """The digest that dpkg keeps of a configuration file; only compared with, so a host that allows no MD5 keeps the file."""
-    try:
-        if os.path.islink(path):
-            return ""
-        with open(path, "rb") as source:
-            return hashlib.md5(source.read()).hexdigest()
-    except (OSError, ValueError):
-        return ""
-
-
 def _differing(mark: str, value: bool, wanted: Packages, now: Packages) -> List[str]:
     return sorted(key for key in wanted if key in now and wanted[key][mark] is value and now[key][mark] is not value)
-
-
-def _taken(fd: int) -> bool:
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True
-
-
-def _replace(path: str, content: bytes, mode: int) -> None:
-    temp = path + ".rollout-new"
-    fd = os.open(local(temp), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    with os.fdopen(fd, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fchmod(out.fileno(), mode)
-        os.fsync(out.fileno())
-    os.replace(temp, path)
-    fsync_dir(os.path.dirname(path))

@@ -21,6 +21,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 ASK = 120.0
 PATIENCE = 900.0
 QUERY = "%{NAME}\x1f%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\x1f%{ARCH}\x1f[%{REQUIRENAME},]\x1f[%{PROVIDENAME},]\x1f%{SIZE}\x1e"
+MISSING = re.compile(r"(?:Unable to find a match|No match for argument): (.*)$", re.M)
 VERSIONLOCK = "/etc/dnf/plugins/versionlock.list"
 FORCED = ["--oldpackage", "--replacepkgs", "--replacefiles", "--nodeps", "--nosignature", "--ignorearch"]
 LEAVING = ["--nopreun", "--nopostun"]
@@ -84,13 +85,16 @@ class Dnf:
             found += same or [name]
         return sorted(set(found))
 
-    def pulled_along(self, names: List[str], versions: Dict[str, str]) -> Set[str]:
+    def pulled_along(self, names: List[str], versions: Dict[str, str], _packages: Packages) -> Set[str]:
         """The packages that dnf would change to install these; empty if dnf cannot tell. Refused if it lacks a wanted version."""
         wanted = ["{0}-{1}".format(name, versions[name]) if name in versions else name for name in names]
         found = set()  # type: Set[str]
         for verb in ("install", "upgrade"):
-            code, output = self.command(self._env(self.dnf + ["--assumeno", "--allowerasing", verb] + wanted), ASK)
-            missing = re.findall(r"(?:Unable to find a match|No match for argument): (.*)$", output, re.M) if versions and verb == "install" else []
+            ask = self.dnf + ["--assumeno", "--allowerasing", verb] + wanted
+            code, output = self.command(self._env(ask), ASK)
+            if MISSING.search(output) and versions:  # perhaps it was published since the metadata was fetched
+                code, output = self.command(self._env(ask + ["--refresh"]), PATIENCE)
+            missing = MISSING.findall(output) if versions and verb == "install" else []
             if code != 0 and missing:
                 raise Refused(
                     "dnf cannot install {0}: no repository of this host has {1}. Nothing was touched. Publish it in a repository of this host, or correct "

@@ -78,7 +78,7 @@ def look(names: List[str], manager: Optional[Manager]) -> Looked:
     versions = {name.partition("=")[0]: name.partition("=")[2] for name in names if "=" in name}
     named = sorted(name.partition("=")[0] for name in names)
     packages = manager.look()
-    tracked = sorted(set(manager.keys(named, packages)) | manager.pulled_along(named, versions))
+    tracked = sorted(set(manager.keys(named, packages)) | manager.pulled_along(named, versions, packages))
     broken = [
         "{0} is {1}".format(key, packages[key]["state"]) for key in tracked if key in packages and packages[key]["state"] not in ("installed", "config-files")
     ]

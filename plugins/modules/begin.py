@@ -75,7 +75,8 @@ options:
       - The files of the installed versions are secured first, from the manager's cache, by download, or on Debian rebuilt from the installed
         files, so that a restore needs no repository.
       - Their configuration files are added to O(paths).
-      - A C(name=version) that the repositories of the host do not have is refused.
+      - C(name=version) says what is to be installed. What is pulled along is then known exactly; without a version it is what the newest one
+        would pull along. A version that the repositories of the host do not have, asked once more, is refused.
     type: list
     elements: str
     default: []

@@ -4,7 +4,9 @@
 
 """Small Debian packages, built by dpkg-deb, and a real dpkg database in a directory of its own to install them into."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _apt, _packages, _process
@@ -31,6 +33,20 @@ def build(directory, name, version, files=(), conffiles=(), scripts=(), arch="al
     target = os.path.join(str(directory), "{}_{}_{}.deb".format(name, version.replace(":", "%3a"), arch))
     subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", tree, target], check=True, stdout=subprocess.DEVNULL)
     return target
+
+
+def repository(directory, debs):
+    """Make the directory a repository with exactly these packages."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    with open(os.path.join(directory, "Packages"), "wb") as out:
+        for deb in debs:
+            shutil.copy(deb, directory)
+            control = subprocess.run(["dpkg-deb", "-f", deb], check=True, stdout=subprocess.PIPE).stdout
+            with open(deb, "rb") as source:
+                content = source.read()
+            about = "Filename: ./{}\nSize: {}\nSHA256: {}\n\n".format(os.path.basename(deb), len(content), hashlib.sha256(content).hexdigest())
+            out.write(control + about.encode())
 
 
 class Root:
@@ -99,6 +115,15 @@ class Root:
         for deb in debs:
             with open(deb, "rb") as source, open(os.path.join(self.path, "var/cache/apt/archives", os.path.basename(deb)), "wb") as out:
                 out.write(source.read())
+
+    def publish(self, *debs):
+        """A local repository with exactly these packages, of which apt is not told yet."""
+        repository(self.path + ".repo", debs)
+        self.write("etc/apt/sources.list", "deb [trusted=yes] file:{}.repo ./\n".format(self.path))
+
+    def update(self):
+        options = ["-o", "Dir=" + self.path, "-o", "Dir::State::status=" + self.path + "/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root"]
+        subprocess.run(["apt-get", "-q"] + options + ["update"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def secure(self, *names, snapshot="s1"):
         looked = _packages.look(list(names), self.manager)

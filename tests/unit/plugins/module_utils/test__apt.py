@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import hashlib
 import os
 import shutil
 
@@ -15,6 +16,8 @@ from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.debs imp
 pytestmark = pytest.mark.skipif(not shutil.which("dpkg-deb") or os.geteuid() != 0, reason="needs dpkg, and root for its scripts")
 
 CONF = "/etc/shop.conf"
+NEW = "libshop (>= 1:2), shop-data"
+SCRIPTS = ("postinst", "prerm", "postrm")
 BROKEN = "#!/bin/sh\necho this release cannot even leave; exit 7\n"
 
 
@@ -28,16 +31,8 @@ def shop(tmp_path):
     """Version 1.0 and 2.0 of shop, which brings a library along and moves a file to a package of its own."""
     return {
         "1.0": build(tmp_path, "shop", "1.0", {"/opt/shop/server": "one\n", "/opt/shop/data": "old data\n"}, {CONF: "port 1\n"}, Depends="libshop"),
-        "2.0": build(tmp_path, "shop", "2.0", {"/opt/shop/server": "two\n"}, {CONF: "port 2\n"}, Depends="libshop (>= 2), shop-data", Breaks="libshop (<< 2)"),
-        "bad": build(
-            tmp_path,
-            "shop",
-            "2.1",
-            {"/opt/shop/server": "bad\n"},
-            {CONF: "port 3\n"},
-            {"postinst": BROKEN, "prerm": BROKEN, "postrm": BROKEN},
-            Depends="libshop",
-        ),
+        "2.0": build(tmp_path, "shop", "2.0", {"/opt/shop/server": "two\n"}, {CONF: "port 2\n"}, Depends=NEW, Breaks="libshop (<< 1:2)"),
+        "bad": build(tmp_path, "shop", "2.1", {"/opt/shop/server": "bad\n"}, {CONF: "port 3\n"}, dict.fromkeys(SCRIPTS, BROKEN), Depends="libshop"),
         "lib1": build(tmp_path, "libshop", "1:1.0~rc1+b1", {"/usr/lib/libshop": "lib one\n"}),
         "lib2": build(tmp_path, "libshop", "1:2.0", {"/usr/lib/libshop": "lib two\n"}),
         "data": build(tmp_path, "shop-data", "2.0", {"/opt/shop/data": "new data\n"}, Replaces="shop (<< 2.0)", Breaks="shop (<< 2.0)"),
@@ -93,6 +88,41 @@ def test_packages_come_back_without_a_repository(installed, shop, cached):
     assert installed.put_back() == ([], [])
 
 
+def test_what_the_repository_has_is_fetched_and_what_is_pulled_along_is_tracked(installed, shop):
+    installed.publish(shop["1.0"], shop["2.0"], shop["lib1"], shop["lib2"], shop["data"])
+    looked = installed.secure("shop=2.0")  # apt was not told yet that there is a repository
+    assert looked.tracked == ["libshop", "shop", "shop-data"]
+    for name, deb in (("shop", shop["1.0"]), ("libshop", shop["lib1"])):
+        with open(deb, "rb") as source:
+            assert _packages.load(installed.state_dir, "s1")["files"][name] == hashlib.sha256(source.read()).hexdigest()
+    installed.dpkg("-i", "--auto-deconfigure", shop["lib2"], shop["data"], shop["2.0"])  # the change marks nothing
+    assert installed.put_back()[1] == []
+    assert installed.installed() == BEFORE
+
+
+def test_a_package_that_left_the_repository_is_rebuilt(installed, shop):
+    installed.publish(shop["2.0"], shop["lib1"], shop["lib2"], shop["data"])
+    installed.update()
+    installed.secure("shop=2.0")
+    installed.dpkg("-i", "--auto-deconfigure", shop["lib2"], shop["data"], shop["2.0"])
+    shutil.rmtree(installed.path + ".repo")
+    assert installed.put_back()[1] == []
+    assert (installed.installed(), installed.verify("shop")) == (BEFORE, "")
+
+
+def test_what_only_the_release_had_as_a_configuration_file_goes_with_it(installed, tmp_path):
+    more = {CONF: "port 4\n", "/etc/new.conf": "new\n", "/etc/mine.conf": "theirs\n"}
+    installed.write("/etc/mine.conf", "the operator's own\n")
+    status = installed.dpkg("-s", "shop")
+    installed.secure("shop")
+    installed.dpkg("-i", build(tmp_path, "shop", "4", {}, more))
+    assert installed.read("/etc/mine.conf") == "the operator's own\n"
+    assert installed.put_back()[1] == []
+    assert not os.path.exists(installed.path + "/etc/new.conf")
+    assert installed.read("/etc/mine.conf") == "the operator's own\n"
+    assert (installed.dpkg("-s", "shop"), installed.verify("shop")) == (status, "")
+
+
 def test_the_pristine_digest_survives_a_rebuilt_package(installed, shop):
     installed.write(CONF, "port 1, edited\n")
     installed.secure("shop")
@@ -100,7 +130,7 @@ def test_the_pristine_digest_survives_a_rebuilt_package(installed, shop):
     assert installed.put_back()[1] == []
     installed.write(CONF, "port 1\n")  # what the package had brought
     assert installed.verify("shop") == ""
-    assert installed.dpkg("-i", "--force-depends", shop["2.0"])
+    assert installed.dpkg("-i", "--force-depends,breaks", shop["2.0"])
     assert installed.read(CONF) == "port 2\n"  # so dpkg takes it for unedited, and brings the new one
 
 
