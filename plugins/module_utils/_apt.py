@@ -14,7 +14,7 @@ import re
 import tempfile
 from typing import Any, Dict, List, Set, Tuple
 
-from . import _apt_alone, _debfile, _dpkg
+from . import _apt_alone, _dpkg
 from ._errors import Refused, RolloutError
 from ._process import last_line
 
@@ -82,7 +82,7 @@ class Apt:
         found = set()
         with contextlib.suppress(FileNotFoundError), open(os.path.join(self.root, "var/lib/apt/extended_states"), encoding="utf-8") as source:
             for text in source.read().split("\n\n"):
-                fields = dict(_debfile.paragraph(text))
+                fields = dict(_dpkg.paragraph(text))
                 if fields.get("Auto-Installed") == "1":
                     found.add((fields.get("Package"), fields.get("Architecture")))
         return found
@@ -161,7 +161,7 @@ class Apt:
         if not os.path.isfile(path):
             return False
         code, output = self.command(self._env(["dpkg-deb", "-f", path, "Package", "Version", "Architecture"]), ASK)
-        told = dict(_debfile.paragraph(output)) if code == 0 else {}
+        told = dict(_dpkg.paragraph(output)) if code == 0 else {}
         if told != {"Package": facts["name"], "Version": facts["version"], "Architecture": facts["arch"]}:
             return False
         return bool(self.command(self._env(["dpkg-deb", "-c", path]), PATIENCE)[0] == 0)
@@ -175,9 +175,11 @@ class Apt:
                 self.command(fetch + [one], PATIENCE)
 
     def _rebuild(self, key: str, facts: Dict[str, Any], target: str) -> None:
+        from . import _debfile  # here, because it is seldom needed and tarfile costs a host a while
+
         try:
             status = self._whole_output(self._dpkg_query() + ["-s", _qualified(facts)])
-            _debfile.rebuild(target, self.root, status, _debfile.info_files(self.admindir, facts["name"], facts["arch"]), self._diverted(facts["name"]))
+            _debfile.rebuild(target, self.root, status, _dpkg.info_files(self.admindir, facts["name"], facts["arch"]), self._diverted(facts["name"]))
             why = "" if self._good(target, facts) else "dpkg-deb cannot read what was built"
         except (RolloutError, OSError) as error:
             why = str(error)

@@ -11,7 +11,7 @@ simulate the change on a host that knows sixty thousand packages. In any doubt t
 import re
 from typing import Any, Callable, Dict, List, Tuple
 
-from ._debfile import paragraph
+from ._dpkg import paragraph
 
 RELATION = re.compile(r"([a-z0-9][a-z0-9+.-]*)(?::any)?(?:\s*\(\s*(<<|<=|=|>=|>>)\s*(\S+?)\s*\))?\Z")
 NEEDS = ("Pre-Depends", "Depends", "Recommends")

@@ -15,41 +15,14 @@ import os
 import stat
 import tarfile
 import time
-from typing import IO, Dict, Iterator, List, Tuple
+from typing import IO, Dict, Iterator, List
 
+from ._dpkg import paragraph, rendered
 from ._errors import RolloutError
 from ._store import show
 
 NOT_OF_THE_PACKAGE = ("Status", "Conffiles", "Config-Version", "Triggers-Pending", "Triggers-Awaited")
 EMPTY = 0o644
-
-
-def paragraph(text: str) -> List[Tuple[str, str]]:
-    """The fields of a control paragraph in their order; a value keeps its further lines as they are."""
-    fields = []  # type: List[Tuple[str, str]]
-    for line in text.rstrip("\n").split("\n"):
-        if line[:1] in (" ", "\t") and fields:
-            fields[-1] = (fields[-1][0], fields[-1][1] + "\n" + line)
-        elif ":" in line:
-            name, value = line.split(":", 1)
-            fields.append((name, value.strip()))
-    return fields
-
-
-def rendered(fields: List[Tuple[str, str]]) -> str:
-    """The inverse of paragraph()."""
-    return "".join("{0}:{1}{2}\n".format(name, "" if value.startswith("\n") else " ", value) for name, value in fields)
-
-
-def info_files(admindir: str, name: str, arch: str) -> Dict[str, str]:
-    """What dpkg keeps of an installed package beside its status: preinst, md5sums, list, ... and where each is."""
-    info = os.path.join(admindir, "info")
-    found = {}
-    for prefix in (name + ".", "{0}:{1}.".format(name, arch)):
-        for entry in os.listdir(info):
-            if entry.startswith(prefix) and "." not in entry[len(prefix) :]:
-                found[entry[len(prefix) :]] = os.path.join(info, entry)
-    return found
 
 
 def rebuild(target: str, root: str, status: str, info: Dict[str, str], moved: Dict[str, str]) -> None:

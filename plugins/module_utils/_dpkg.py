@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""dpkg's own files: its locks, and what it keeps of configuration files, which no command of its can set."""
+"""dpkg's own files: how they are written, its locks, and what it keeps of configuration files, which no command of its can set."""
 
 import contextlib
 import errno
@@ -10,14 +10,41 @@ import fcntl
 import hashlib
 import os
 import time
-from typing import Dict, Iterator
+from typing import Dict, Iterator, List, Tuple
 
-from . import _debfile
 from ._errors import RolloutError
 from ._store import fsync_dir, local, remove_quietly, show, to_bytes
 
 LOCK_WAIT = 120.0
 LOCK_POLL = 0.1
+
+
+def paragraph(text: str) -> List[Tuple[str, str]]:
+    """The fields of a control paragraph in their order; a value keeps its further lines as they are."""
+    fields = []  # type: List[Tuple[str, str]]
+    for line in text.rstrip("\n").split("\n"):
+        if line[:1] in (" ", "\t") and fields:
+            fields[-1] = (fields[-1][0], fields[-1][1] + "\n" + line)
+        elif ":" in line:
+            name, value = line.split(":", 1)
+            fields.append((name, value.strip()))
+    return fields
+
+
+def rendered(fields: List[Tuple[str, str]]) -> str:
+    """The inverse of paragraph()."""
+    return "".join("{0}:{1}{2}\n".format(name, "" if value.startswith("\n") else " ", value) for name, value in fields)
+
+
+def info_files(admindir: str, name: str, arch: str) -> Dict[str, str]:
+    """What dpkg keeps of an installed package beside its status: preinst, md5sums, list, ... and where each is."""
+    info = os.path.join(admindir, "info")
+    found = {}
+    for prefix in (name + ".", "{0}:{1}.".format(name, arch)):
+        for entry in os.listdir(info):
+            if entry.startswith(prefix) and "." not in entry[len(prefix) :]:
+                found[entry[len(prefix) :]] = os.path.join(info, entry)
+    return found
 
 
 @contextlib.contextmanager
@@ -53,7 +80,7 @@ def set_conffiles(root: str, admindir: str, key: str, wanted: Dict[str, str]) ->
     with locked(admindir):
         texts = _read(path).rstrip("\n").split("\n\n")
         for index, text in enumerate(texts):
-            fields = dict(_debfile.paragraph(text))
+            fields = dict(paragraph(text))
             there = conffiles_of(fields.get("Conffiles", ""))
             if fields.get("Package") == name and arch in ("", fields.get("Architecture")) and there != wanted:
                 _forget(root, admindir, name, fields.get("Architecture", ""), {path: there[path] for path in there if path not in wanted})
@@ -66,7 +93,7 @@ def _forget(root: str, admindir: str, name: str, arch: str, surplus: Dict[str, s
         place = local(os.path.join(root, path.lstrip("/")))
         if _md5(place) == digest.split(" ")[0]:
             remove_quietly(place)
-    listing = _debfile.info_files(admindir, name, arch).get("list")
+    listing = info_files(admindir, name, arch).get("list")
     if listing and surplus:
         replace(listing, "".join(line for line in _read(listing).splitlines(True) if line.rstrip("\n") not in surplus), 0o644)
 
@@ -83,8 +110,8 @@ def conffiles_of(value: str) -> Dict[str, str]:
 
 def _with_conffiles(text: str, wanted: Dict[str, str]) -> str:
     listed = "".join("\n {0} {1}".format(*item) for item in sorted(wanted.items()))
-    fields = [field for field in _debfile.paragraph(text) if field[0] != "Conffiles"]
-    return _debfile.rendered(fields + ([("Conffiles", listed)] if wanted else [])).rstrip("\n")
+    fields = [field for field in paragraph(text) if field[0] != "Conffiles"]
+    return rendered(fields + ([("Conffiles", listed)] if wanted else [])).rstrip("\n")
 
 
 def _md5(path: str) -> str:

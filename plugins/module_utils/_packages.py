@@ -17,7 +17,6 @@ import os
 import shutil
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from . import _apt, _dnf
 from ._errors import Refused, RolloutError
 from ._process import run
 from ._store import free_bytes, fsync_dir, local, read_json, remove_quietly, show, write_json
@@ -44,6 +43,8 @@ NOTHING = Looked(None, [], {}, [], {}, [])
 
 def manager_of(command: Any = run, root: str = "/") -> Optional[Manager]:
     """The package manager of the host, None if it is not one of ours."""
+    from . import _apt, _dnf  # here, because most hosts need neither
+
     if shutil.which("apt-get") and os.path.isfile(os.path.join(root, "var/lib/dpkg/status")):
         return _apt.Apt(command, root)
     if shutil.which("dnf") and shutil.which("rpm"):

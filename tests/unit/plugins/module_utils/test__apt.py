@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _packages
+from ansible_collections.onprem.rollout.plugins.module_utils import _packages, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils import faults
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.debs import Root, build
@@ -224,6 +224,8 @@ def test_a_damaged_file_is_named_before_it_is_needed_and_when_it_is(installed, s
     with open(_only_file(installed), "r+b") as out:
         out.write(b"rust")
     assert _packages.damaged(installed.state_dir, "s1") == ["shop"]
+    _snapshot.take(installed.state_dir, "s1", [], "2023-11-14T22:23:20Z")
+    assert _snapshot.verify(installed.state_dir, "s1") == ["the file of package shop is damaged or lost"]
     installed.dpkg("-i", "--auto-deconfigure", shop["lib2"], shop["data"], shop["2.0"])
     (problem,) = installed.put_back()[1]
     assert problem == "the file of package shop 1.0, {}, is damaged".format(_only_file(installed))
