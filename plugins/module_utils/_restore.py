@@ -9,9 +9,9 @@ Every step can be repeated from the start: a host that dies in the middle is fou
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import _putback, _retention, _services, _snapshot, _timer
+from . import _packages, _putback, _retention, _services, _snapshot, _timer
 from ._checks import describe
 from ._checks import failed as failed_checks
 from ._checks import run as run_checks
@@ -70,7 +70,8 @@ def restore(
             return True, _held(found), {}
         if check_mode:
             would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
-            return True, _result("restored", found, would), _diff(would)
+            packages = [] if _untouched(found) else _packages.differences(state_dir, found["snapshot"], _packages.manager_of(command))
+            return True, dict(_result("restored", found, would), packages=packages), _diff(would, packages)
         _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by)
         return True, result, diff
 
@@ -149,7 +150,7 @@ def settle(
         if untouched:  # the snapshot may not even be complete
             _snapshot.discard(state_dir, transaction["snapshot"])
         else:
-            diff = _diff(_put_back(state_dir, transaction, check, command, result))
+            diff = _diff(_put_back(state_dir, transaction, check, command, result), result["packages"])
     except (RolloutError, OSError) as error:
         result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
         message = "{0}; after the change failed with: {1}".format(error, reason)
@@ -173,16 +174,20 @@ def prune(state_dir: str, record: Record, now: float) -> None:
     options = record["transaction"]["options"]
     keep = {"count": int(options.get("keep", 3)), "days": int(options.get("keep_days", 0)), "bytes": int(options.get("keep_bytes", 0))}
     _retention.prune(state_dir, keep, [record["last_known_good"], record["transaction"]["snapshot"]], now)
+    _packages.prune(state_dir, _snapshot.names(state_dir))
 
 
 def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> _putback.Tally:
-    """Fence, files, services, proof. What is known so far is left in C(result) also when this raises."""
+    """Fence, packages, files, services, proof. What is known so far is left in C(result) also when this raises."""
     options = transaction["options"]
     fence(transaction["id"])
     os.environ.pop(VARIABLE, None)  # what is restarted below must not be taken for the payload by a later restore
+    problems = []  # type: List[str]
+    if options.get("packages"):
+        result["packages"], problems = _packages.put_back(state_dir, transaction["snapshot"], _packages.manager_of(command))
     found = _putback.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
     result["files"] = _count(found)
-    problems = _services.put_back(transaction.get("services") or {}, command)
+    problems += _services.put_back(transaction.get("services") or {}, command)
     problems += _services.rerun(options.get("restart") or [], command)
     result["checks"] = check(options.get("checks") or [])
     sick = failed_checks(result["checks"])
@@ -205,6 +210,7 @@ def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: Optional
         "outcome": outcome,
         "transaction": transaction["id"] if transaction else None,
         "files": _count(found or _putback.Tally()),
+        "packages": [],
         "checks": [],
         "seconds": 0.0,
     }
@@ -219,7 +225,7 @@ def _count(found: _putback.Tally) -> Dict[str, Any]:
     return dict(found.counts, paths=[show(path) for _kind, path in found.listed[:SHOWN]])
 
 
-def _diff(found: _putback.Tally) -> Dict[str, Any]:
+def _diff(found: _putback.Tally, packages: Sequence[str] = ()) -> Dict[str, Any]:
     more = sum(found.counts.values()) - len(found.listed)
-    lines = ["{0}: {1}\n".format(kind, show(path)) for kind, path in found.listed]
+    lines = [line + "\n" for line in packages] + ["{0}: {1}\n".format(kind, show(path)) for kind, path in found.listed]
     return {"prepared": "".join(lines + (["and {0} more\n".format(more)] if more else []))}

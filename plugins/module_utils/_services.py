@@ -13,7 +13,9 @@ from ._process import last_line, run
 SYSTEMCTL = ["systemctl", "--no-ask-password", "--no-pager"]
 PATIENCE = 300.0
 RUNNING = ("active", "activating", "reloading")
-SWITCH = {"enabled": "enable", "disabled": "disable"}
+SWITCH = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
+KINDS = ("service", "socket", "timer", "path", "mount", "automount", "swap", "target", "slice", "scope", "device")
+DROP_INS = "/etc/systemd/system"
 Command = Callable[[List[str], Optional[float]], Tuple[Optional[int], str]]
 States = Dict[str, Dict[str, Any]]
 
@@ -23,26 +25,60 @@ def present() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def full(unit: str) -> str:
+    """The name of a unit as systemd has it: shop is shop.service."""
+    return unit if unit.rpartition(".")[2] in KINDS and "." in unit else unit + ".service"
+
+
 def require(units: List[str]) -> None:
-    """Refuse units on a host where nobody could restart them."""
+    """Refuse units on a host where nobody could restart them, and a unit that is given twice."""
     if units and not present():
         raise Refused(
             "services is {0}, but this host does not run systemd. Leave services out and give the command that restarts "
             "the service as restart. Nothing was touched.".format(", ".join(units)),
             "no_systemd",
         )
+    _refuse_twice([(unit, full(unit)) for unit in units])
+
+
+def _refuse_twice(units: List[Tuple[str, str]]) -> None:
+    """C(units): each as it was given and as systemd calls it."""
+    for name in sorted({name for _unit, name in units}):
+        same = [unit for unit, other in units if other == name]
+        if len(same) > 1:
+            raise Refused(
+                "services names one unit {0} times: {1} are both {2}. Nothing was touched. Leave one of them.".format(len(same), " and ".join(same), name),
+                "bad_service",
+            )
+
+
+def drop_ins(units: List[str]) -> List[str]:
+    """Where the operator's drop-ins of these units are, or would be."""
+    names = {full(unit) for unit in units}
+    templates = {"{0}@.{1}".format(name.partition("@")[0], name.rpartition(".")[2]) for name in names if "@" in name}
+    return sorted(os.path.join(DROP_INS, name + ".d") for name in names | templates)
 
 
 def look(units: List[str], command: Command = run) -> States:
-    """Each unit's active (bool) and file (enabled, disabled, static, ... or empty)."""
+    """Each unit's active (bool) and file (enabled, disabled, masked, static, ... or empty). Refused when two are one unit."""
+    found = _show(units, command)
+    _refuse_twice([(unit, block.get("Id", unit)) for unit, block in sorted(found.items())])
+    return {unit: _state(block) for unit, block in found.items()}
+
+
+def _show(units: List[str], command: Command) -> Dict[str, Dict[str, str]]:
     if not units:
         return {}
-    code, output = command(SYSTEMCTL + ["show", "--property=ActiveState", "--property=UnitFileState", "--"] + units, PATIENCE)
+    properties = ["--property=" + name for name in ("Id", "ActiveState", "UnitFileState")]
+    code, output = command(SYSTEMCTL + ["show"] + properties + ["--"] + units, PATIENCE)
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.strip().split("\n\n")]
     if code != 0 or len(blocks) != len(units):
         raise RolloutError("systemctl show {0} failed: {1}".format(" ".join(units), last_line(output)), "systemctl")
-    states = [{"active": block.get("ActiveState") in RUNNING, "file": block.get("UnitFileState", "")} for block in blocks]
-    return {unit: states[index] for index, unit in enumerate(units)}
+    return {unit: blocks[index] for index, unit in enumerate(units)}
+
+
+def _state(block: Dict[str, str]) -> Dict[str, Any]:
+    return {"active": block.get("ActiveState") in RUNNING, "file": block.get("UnitFileState", "")}
 
 
 def put_back(wanted: States, command: Command = run) -> List[str]:
@@ -57,8 +93,11 @@ def put_back(wanted: States, command: Command = run) -> List[str]:
             problems.append("systemctl {0} failed: {1}".format(" ".join([verb] + units), last_line(output) or "no answer in time"))
 
     systemctl("daemon-reload", [])
-    for unit, now in look(sorted(wanted), command).items():
-        before = wanted[unit]
+    for unit, block in _show(sorted(wanted), command).items():
+        before, now = wanted[unit], _state(block)
+        if now["file"] == "masked" and before["file"] != "masked":
+            systemctl("unmask", [unit])
+            now = _state(_show([unit], command)[unit])
         if now["file"] != before["file"] and before["file"] in SWITCH:
             systemctl(SWITCH[before["file"]], [unit])
         command(SYSTEMCTL + ["reset-failed", "--", unit], PATIENCE)  # fails for a unit that is not loaded, which is fine

@@ -218,6 +218,9 @@ def verify(state_dir: str, snapshot: str, note: bool = True) -> List[str]:
             for path, sha in found.contents():
                 if not objects.intact(sha):
                     problems.append("{0} (object {1}) is damaged or lost".format(show(path), sha))
+        from . import _packages  # here, because only this needs it
+
+        problems += ["the file of package {0} is damaged or lost".format(key) for key in _packages.damaged(state_dir, snapshot)]
     except RolloutError as error:
         problems.append(str(error))
     if note:

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _services, _snapshot, _timer
+from . import _packages, _services, _snapshot, _timer
 from ._capture import Rules
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
@@ -44,6 +44,8 @@ def begin(
     if problems:
         raise Refused("The checks are not usable: {0}. Nothing was touched.".format("; ".join(problems)), "bad_check")
     _services.require(options["services"])
+    manager = _packages.manager_of(command) if options["packages"] else None
+    _packages.require(options["packages"], manager)
     examine(state_dir) if check_mode else prepare(state_dir)
     with locked(state_dir, check_mode):
         record = load(state_dir)
@@ -66,13 +68,15 @@ def begin(
         results = [] if unsettled and check_mode else _baseline(options["checks"], check)
         if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), _change(before, _summary(record))
+        looked = _packages.look(options["packages"], manager)
+        paths = _snapshot.resolve(options["paths"] + _services.drop_ins(options["services"]) + looked.paths, state_dir)
         if check_mode:
             size = _snapshot.preflight(state_dir, paths, rules, options["min_free"])
             after = dict(before, phase="changing", release=label(options["release"]))
             would = {"id": None, "files": size.files, "bytes": size.bytes}
             result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=would)
             return True, result, _change(before, after)
-        record, snapshot = _open(state_dir, record, options, paths, rules, clock, check, command)
+        record, snapshot = _open(state_dir, record, options, paths, rules, looked, clock, check, command)
     result = dict(_begun("begun", record, snapshot, unsettled), checks=results)
     return True, result, _change(before, _summary(record))
 
@@ -144,6 +148,7 @@ def _open(
     options: Dict[str, Any],
     paths: List[bytes],
     rules: Rules,
+    looked: _packages.Looked,
     clock: Clock,
     check: Check,
     command: _services.Command,
@@ -160,7 +165,7 @@ def _open(
         "updated": iso(now),
         "lease": options["lease"],
         "lease_until": int(now + options["lease"]),
-        "options": {key: options[key] for key in ("paths", "services", "restart", "checks", "keep", "keep_days", "keep_bytes")},
+        "options": {key: options[key] for key in ("paths", "packages", "services", "restart", "checks", "keep", "keep_days", "keep_bytes")},
         "services": _services.look(options["services"], command),
         "reason": None,
         "irreversible": options.get("irreversible") or None,
@@ -169,6 +174,7 @@ def _open(
     before, record = record, start(state_dir, record, transaction)
     try:
         reserve(state_dir)
+        _packages.secure(state_dir, record["transaction"]["snapshot"], looked, options["min_free"])
         from . import _program  # here, because only begin needs it
 
         _program.leave(state_dir)
@@ -177,6 +183,7 @@ def _open(
         snapshot = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"])
     except Refused:
         _snapshot.discard(state_dir, record["transaction"]["snapshot"])
+        _packages.prune(state_dir, _snapshot.names(state_dir))
         release_reserve(state_dir)
         withdraw(state_dir, before)
         _timer.disarm(state_dir, command)

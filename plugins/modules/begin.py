@@ -67,8 +67,23 @@ options:
     type: str
     choices: [refuse, lift]
     default: refuse
+  packages:
+    description:
+      - Packages that the release installs, upgrades or removes, by C(name) or C(name=version); apt and dnf are supported.
+      - They, and what the package manager says it would change along with them, are brought back when the host is restored - the exact
+        versions, holds and automatic marks. What was absent, or came only as a dependency, is removed.
+      - The files of the installed versions are secured first, from the manager's cache, by download, or on Debian rebuilt from the installed
+        files, so that a restore needs no repository.
+      - Their configuration files are added to O(paths).
+      - C(name=version) says what is to be installed. What is pulled along is then known exactly; without a version it is what the newest one
+        would pull along. A version that the repositories of the host do not have, asked once more, is refused.
+    type: list
+    elements: str
+    default: []
   services:
-    description: Systemd units that are brought back to their present state when the host is restored.
+    description:
+      - Systemd units that are brought back to their present state when the host is restored, whether active, enabled or masked.
+      - Their drop-ins in C(/etc/systemd/system) are added to O(paths).
     type: list
     elements: str
     default: []
@@ -202,8 +217,9 @@ refused:
   type: bool
 reason:
   description: >-
-    One word for machines, such as V(bad_path), V(bad_check), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible),
-    V(sick), V(no_space), V(unreadable), V(immutable), V(busy_file), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
+    One word for machines, such as V(bad_path), V(bad_check), V(bad_package), V(no_package), V(no_package_manager), V(broken_package), V(package),
+    V(bad_service), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible), V(sick), V(no_space), V(unreadable),
+    V(immutable), V(busy_file), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
@@ -224,6 +240,7 @@ ARGUMENTS: Dict[str, Any] = {
         "rollout": {"type": "str", "required": True},
         "release": {"type": "dict", "required": True},
         "paths": {"type": "list", "elements": "str", "default": []},
+        "packages": {"type": "list", "elements": "str", "default": []},
         "services": {"type": "list", "elements": "str", "default": []},
         "restart": {"type": "list", "elements": "str", "default": []},
         "checks": {"type": "list", "elements": "dict", "default": []},

@@ -9,8 +9,8 @@ short_description: Restores a host to what it was when its transaction began
 version_added: 0.1.0
 author: onprem.rollout contributors
 description:
-  - Ends what the payload left running, puts the files of the snapshot back, brings the services to their state of then, and proves the
-    result by comparing the files and running the health checks.
+  - Ends what the payload left running, puts the packages and the files of the snapshot back, brings the services to their state of then,
+    and proves the result by comparing packages and files and running the health checks.
   - Only what differs is touched. The module can be repeated after any interruption.
   - A host whose restore could not be proven becomes C(inconsistent) and is not touched again unless O(force=true).
 extends_documentation_fragment:
@@ -21,7 +21,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Compares the files. It cannot tell whether the health checks would pass.
+    details: Compares the packages and the files. It cannot tell whether the health checks would pass.
   diff_mode:
     support: full
     details: Lists each path with what is done to it.
@@ -91,6 +91,12 @@ files:
   returned: success, or if the restore failed
   type: dict
   sample: {"replaced": 1, "created": 0, "removed": 2, "metadata": 3, "paths": ["/opt/shop/current"]}
+packages:
+  description: The packages that were brought back, a line for each version or mark, or in check mode would be.
+  returned: success, or if the restore failed
+  type: list
+  elements: str
+  sample: ["package shop: 2.0 -> 1.0"]
 checks:
   description: The result of each health check after the restore.
   returned: success, or if the restore failed

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _checks
+from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _services
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
@@ -148,6 +148,8 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             seen.add((id(paths), id(checks)))
             for name, raw, judge in (("rollout_paths", paths, path_problems), ("rollout_checks", checks, check_problems)):
                 where = f"host {host}, {name}"
+                if raw == [] and judge is path_problems and variables.get("rollout_packages"):
+                    continue  # a package may be all that an upgrade changes
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
@@ -224,6 +226,9 @@ SCALARS = {
 CHOICES: dict[str, tuple[Any, ...]] = {"rollout_immutable": ("refuse", "lift"), "rollout_cross_mounts": (False, True)}
 
 
+SAME: dict[str, Callable[[str], str]] = {"rollout_packages": lambda item: item.partition("=")[0], "rollout_services": _services.full}
+
+
 def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:
     """Numbers and lists that every host is given, checked before one of them is touched."""
     problems: list[Problem] = []
@@ -235,10 +240,13 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
         value = _filled(source, variables.get(name, allowed[0]), variables, f"{where}{name}", problems, allowed[0])
         if value not in allowed:
             problems.append(Problem(f"{where}{name}", value, f"write {' or '.join(str(item).lower() for item in allowed)}"))
-    for name in ("rollout_services", "rollout_restart", "rollout_exclude"):
+    for name in ("rollout_packages", "rollout_services", "rollout_restart", "rollout_exclude"):
         value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
+        elif name in SAME:
+            names = [SAME[name](item) for item in value]
+            problems += [Problem(f"{where}{name}", value, f"names {one} twice; leave one of them") for one in sorted(set(names)) if names.count(one) > 1]
     problems += retry_problems(variables, where)
     lease, payload = str(variables.get("rollout_lease", 1800)), str(variables.get("rollout_payload_timeout", 600))
     if WHOLE.match(lease) and WHOLE.match(payload) and int(lease) <= int(payload):

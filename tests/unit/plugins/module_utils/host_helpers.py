@@ -134,6 +134,7 @@ class Host:
             "release": NEW,
             "holder": RUN,
             "paths": self.paths(),
+            "packages": [],
             "services": [],
             "restart": ["restart-it"],
             "checks": [{"type": "file", "path": "/"}],

@@ -11,8 +11,9 @@ from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refu
 class Systemctl:
     """A systemd of two-line units that does what it is told and remembers it."""
 
-    def __init__(self, units, broken=()):
+    def __init__(self, units, broken=(), ids=()):
         self.units = units
+        self.ids = dict(ids)
         self.broken = broken
         self.calls = []
 
@@ -20,9 +21,11 @@ class Systemctl:
         words = [word for word in argv[1:] if not word.startswith("-")]
         verb, units = words[0], words[1:]
         if verb == "show":
-            blocks = ["ActiveState={}\nUnitFileState={}\n".format(*self.units.get(unit, ("inactive", ""))) for unit in units]
+            blocks = ["Id={}\nActiveState={}\nUnitFileState={}\n".format(self.ids.get(unit, unit), *self.units.get(unit, ("inactive", ""))) for unit in units]
             return 0, "\n".join(blocks)
         self.calls.append(" ".join(words))
+        if verb == "unmask":
+            self.units[units[0]] = (self.units[units[0]][0], "disabled")
         if verb in self.broken:
             return 1, "Job for it failed.\nSee the journal.\n"
         return (1, "Unit is not loaded.") if verb == "reset-failed" and units[0] not in self.units else (0, "")
@@ -51,6 +54,9 @@ CASES = [
     (("inactive", "disabled"), ("active", "enabled"), ["disable a", "stop a"]),
     (("inactive", ""), ("active", "enabled"), ["stop a"]),
     (("inactive", "static"), ("failed", "static"), []),
+    (("inactive", "masked"), ("active", "enabled"), ["mask a", "stop a"]),
+    (("active", "enabled"), ("inactive", "masked"), ["unmask a", "enable a", "restart a"]),
+    (("active", "static"), ("inactive", "masked"), ["unmask a", "restart a"]),
 ]
 
 
@@ -59,7 +65,7 @@ def test_units_become_what_they_were(before, now, calls):
     wanted = _services.look(["a"], Systemctl({"a": before}))
     systemctl = Systemctl({"a": now})
     assert _services.put_back(wanted, systemctl) == []
-    switched = [call for call in calls if "able" in call]
+    switched = [call for call in calls if "able" in call or "mask" in call]
     assert systemctl.calls == ["daemon-reload"] + switched + ["reset-failed a"] + calls[len(switched) :]
 
 
@@ -95,3 +101,30 @@ def test_the_operators_restart_command(argv, says):
 
 def test_a_restart_that_does_not_end_is_told():
     assert "did not end in 300 s" in _services.rerun(["slow"], lambda _argv, _timeout: (None, ""))[0]
+
+
+TWICE = [
+    (["shop", "shop.service"], "shop and shop.service are both shop.service"),
+    (["a.timer", "b.socket", "a.timer"], "a.timer and a.timer are both a.timer"),
+]
+
+
+@pytest.mark.parametrize(("units", "says"), TWICE)
+def test_two_names_of_one_unit_are_refused(monkeypatch, units, says):
+    monkeypatch.setattr(_services, "present", lambda: True)
+    with pytest.raises(Refused, match=r"services names one unit 2 times: " + says) as caught:
+        _services.require(units)
+    assert caught.value.reason == "bad_service"
+    _services.require(["shop", "shop.socket", "shop@1", "shop@2", "a.b"])
+
+
+def test_an_alias_and_its_unit_are_refused():
+    with pytest.raises(Refused, match=r"shop.service and web.service are both shop.service"):
+        _services.look(["web.service", "shop.service"], Systemctl({}, ids={"web.service": "shop.service"}))
+
+
+def test_the_drop_ins_of_a_unit_are_in_its_own_directory_and_in_its_templates():
+    assert _services.drop_ins(["shop", "db@1.service", "x.timer"]) == [
+        "/etc/systemd/system/" + name for name in ("db@.service.d", "db@1.service.d", "shop.service.d", "x.timer.d")
+    ]
+    assert _services.drop_ins([]) == []

@@ -38,6 +38,7 @@ def test_begin_writes_the_record_and_the_snapshot_and_touches_nothing_else(host)
     assert (transaction["id"], transaction["phase"], transaction["lease_until"]) == (result["transaction"], "changing", 1700000600)
     assert transaction["options"] == {
         "paths": host.paths(),
+        "packages": [],
         "services": [],
         "restart": ["restart-it"],
         "checks": [{"type": "file", "path": "/"}],

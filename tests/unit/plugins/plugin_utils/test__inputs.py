@@ -124,6 +124,9 @@ BAD = [
     ({"rollout_cross_mounts": "perhaps"}, "host a, rollout_cross_mounts"),
     ({"rollout_min_free": -1}, "host a, rollout_min_free"),
     ({"rollout_services": "shop.service"}, "host a, rollout_services"),
+    ({"rollout_services": ["shop", "shop.service"]}, "host a, rollout_services"),
+    ({"rollout_packages": "shop"}, "host a, rollout_packages"),
+    ({"rollout_packages": ["shop", "shop=2.0"]}, "host a, rollout_packages"),
     ({"rollout_restart": "systemctl restart shop"}, "host a, rollout_restart"),
     ({"hostvars": {"a": {}, "b": {"rollout_release": {"name": "other", "version": "1.9"}}}}, "host b, rollout_release"),
     ({"rollout_lease": 600}, "host a, rollout_lease"),
@@ -151,6 +154,11 @@ def test_a_limited_run_does_not_miss_the_rings_outside_its_limit():
 
 def test_what_all_hosts_share_is_reported_once():
     assert len(problems_of(rollout_paths=["relative"])) == 1
+
+
+def test_where_packages_are_what_changes_no_paths_are_needed():
+    assert problems_of(rollout_paths=[], rollout_packages=["shop"]) == []
+    assert len(problems_of(rollout_paths=[])) == 1
 
 
 def test_templates_are_left_for_the_host():
