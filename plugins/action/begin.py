@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
+from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction, with_identity
 
 display = Display()
 
@@ -28,9 +26,4 @@ class ActionModule(HostAction):
         return result
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        given = super().arguments(given)
-        release = given.get("release")
-        if isinstance(release, Mapping) and "digest" not in release:
-            # the host keeps who the release is, not its artifacts and variables, which may hold secrets
-            given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": release_digest(release)}
-        return given
+        return with_identity(super().arguments(given))

@@ -27,6 +27,7 @@ from ._store import read_json, show, write_json
 SCHEMA = 1
 HISTORY = 20
 FAILED = 20
+DRILLS = 20
 PHASES = {
     "prepared": ("changing", "restoring"),
     "changing": ("verifying", "restoring", "held"),
@@ -89,6 +90,9 @@ def _problem(record: Record) -> Optional[str]:
     failed = record.get("failed") or []
     if not isinstance(failed, list) or not all(isinstance(item, dict) and isinstance(item.get("release"), dict) and "times" in item for item in failed):
         return "failed is not a list of releases that failed"
+    drills = record.get("drills") or []
+    if not isinstance(drills, list) or not all(isinstance(item, dict) and isinstance(item.get("release"), dict) for item in drills):
+        return "drills is not a list of drills"
     if not isinstance(record.get("history"), list) or "installed" not in record or "last_known_good" not in record:
         return "history, installed or last_known_good is missing"
     if transaction is None:
@@ -172,6 +176,19 @@ def renew(state_dir: str, record: Record, lease_until: float, **changes: Any) ->
     record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until, **changes))
     write_json(path_of(state_dir), record)
     return record
+
+
+def rehearsed(state_dir: str, record: Record, drill: Dict[str, Any]) -> Record:
+    """Write the record with the result of one more drill; all else stays."""
+    record = dict(record, drills=((record.get("drills") or []) + [drill])[-DRILLS:])
+    write_json(path_of(state_dir), record)
+    return record
+
+
+def drilled(record: Record, digest: str) -> bool:
+    """Whether the last drill of this release on this host passed."""
+    found = [item for item in record.get("drills") or [] if item["release"].get("digest") == digest]
+    return bool(found) and bool(found[-1].get("ok"))
 
 
 def failed_before(record: Record, digest: str) -> Optional[Dict[str, Any]]:

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
 
 class HostAction(ActionBase):
@@ -34,3 +36,11 @@ class HostAction(ActionBase):
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""
         return given
+
+
+def with_identity(given: dict[str, Any]) -> dict[str, Any]:
+    """The host keeps who the release is, not its artifacts and variables, which may hold secrets."""
+    release = given.get("release")
+    if isinstance(release, Mapping) and "digest" not in release:
+        given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": release_digest(release)}
+    return given

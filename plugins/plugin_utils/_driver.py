@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
-from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, failed_before, in_progress
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, Stage, WorkerDied
 
 
@@ -117,8 +117,22 @@ class Driver:
             self._settle()
         self.asked = not self._asking
         if self.asked:
+            self._require_drills()
             self._tell(Event("asked", self._clock()))
         return not self.asked
+
+    def _require_drills(self) -> None:
+        """Before any host is touched: rings that want the release rehearsed are refused as a whole if it was not."""
+        passed = False
+        for ring in self.conductor.plan.rings:
+            passed = passed or any(drilled(self.runs[host].record, self._digest) for host in ring.hosts)
+            if ring.ring.require_drill and not passed:
+                why = (
+                    f"ring {ring.ring.name} requires a drill of this release, and no host of it or of a ring before it has passed one: run onprem.rollout.drill"
+                )
+                for host in ring.hosts:
+                    if self.conductor.state(host) is State.WAITING:
+                        self._end(host, State.REFUSED, self._clock(), why)
 
     def _read(self, host: str) -> None:
         run = self.runs[host]

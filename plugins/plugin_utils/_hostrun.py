@@ -183,3 +183,8 @@ def failed_before(record: Mapping[str, Any], digest: str) -> str:
         f"this release failed here {'once' if found['times'] == 1 else str(found['times']) + ' times'} ({found.get('at')}) and is not tried "
         f"again without a new build or rollout_retry_failed: true: {found.get('reason')}"
     )
+
+
+def drilled(record: Mapping[str, Any], digest: str) -> bool:
+    """The last drill of the release on this host passed."""
+    return _record.drilled(dict(record), digest)

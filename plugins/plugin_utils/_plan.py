@@ -145,6 +145,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "soak": ring.ring.soak,
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
+                "require_drill": ring.ring.require_drill,
                 "waves": [list(wave) for wave in ring.waves],
             }
             for ring in plan.rings

@@ -52,6 +52,7 @@ class Ring:
     concurrency: how many hosts of a wave may be in change at once; None means all of the wave.
     max_failures: the ring is halted when failures > max_failures.
     soak: seconds a wave must stay healthy before it is committed.
+    require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Ring:
     soak: float = 0.0
     commit: str = "wave"
     on_failure: str = "restore_wave"
+    require_drill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def _parse_ring(raw: Any, where: str, problems: list[Problem]) -> Ring | None:
         soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
+        require_drill=_flag(raw.get("require_drill", False), f"{where}.require_drill", problems),
     )
 
 
@@ -198,6 +201,12 @@ def _choice(raw: Any, allowed: tuple[str, ...], where: str, problems: list[Probl
         return str(raw)
     problems.append(Problem(where, raw, f"allowed: {', '.join(allowed)}"))
     return allowed[0]
+
+
+def _flag(raw: Any, where: str, problems: list[Problem]) -> bool:
+    if not isinstance(raw, bool):
+        problems.append(Problem(where, raw, "write true or false"))
+    return raw is True
 
 
 def _whole(raw: Any) -> int | None:

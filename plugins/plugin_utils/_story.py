@@ -80,6 +80,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         policy = ring.ring
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"soak {span(policy.soak)}"] if policy.soak else []
+        how += ["requires a drill"] if policy.require_drill else []
         how += [f"commit by {policy.commit}", f"on failure {policy.on_failure}"]
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):

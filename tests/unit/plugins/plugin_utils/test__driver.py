@@ -425,3 +425,21 @@ def test_a_parked_host_that_gets_sick_or_dark_stops_its_wave_at_once(trouble):
     play = Play(hosts=3, ring=SOAKS, renew_interval=30.0, answers={("h1", "health"): [None, trouble]}).run()
     assert set(play.outcomes().values()) == {"restored"}
     assert play.now < 100
+
+
+@pytest.mark.parametrize(
+    "drills, outcome",
+    [({}, "refused"), ({"h3": [True]}, "committed"), ({"h3": [True, False]}, "refused"), ({"h0": [True], "h3": [False]}, "committed")],
+    ids=["none", "passed", "failed since", "passed on one host"],
+)
+def test_a_ring_that_requires_a_drill_is_refused_whole_before_anybody_is_touched(drills, outcome):
+    answers = {}
+    for host, results in drills.items():
+        found = record("old", "committed")
+        found["record"]["drills"] = [{"release": {"digest": NEW}, "ok": ok} for ok in results]
+        answers[host, "settle"] = ("ok", found)
+    play = Play(ring={"require_drill": True}, answers=answers).run()
+    assert set(play.outcomes().values()) == {outcome}
+    if outcome == "refused":
+        assert {task for _host, task in play.ran} == {"settle"}
+        assert "requires a drill" in play.driver.runs["h0"].why
