@@ -13,9 +13,10 @@ from typing import Any, Callable, Dict, List, Optional
 from . import _retention, _revert, _timer
 from ._compare import KINDS
 from ._errors import RolloutError
-from ._record import Record, iso, load, open_transaction
+from ._fence import VARIABLE
+from ._record import Record, iso, load, open_transaction, renew
 from ._restore import label, restore
-from ._store import show
+from ._store import locked, show
 
 OK, FAILED, OPEN, INCONSISTENT, DAMAGED = 0, 1, 3, 4, 5
 Verb = Callable[[str, Any], int]
@@ -39,7 +40,7 @@ exit codes: 0 fine, or nothing to do; 1 failed, the message says why; 2 wrong us
 def main(state_dir: str, arguments: List[str]) -> int:
     """Run one verb. The state directory is the one the program lies in."""
     options = _parse(show(_timer.program(state_dir)), arguments)
-    verbs = {"status": _status, "restore": _restore, "verify": _verify, "log": _log}  # type: Dict[str, Verb]
+    verbs = {"status": _status, "restore": _restore, "verify": _verify, "log": _log, "progress": _progress}  # type: Dict[str, Verb]
     try:
         return verbs[options.verb](state_dir, options)
     except RolloutError as error:
@@ -68,6 +69,7 @@ def _parse(program: str, arguments: List[str]) -> Any:
     restoring.add_argument("--check", action="store_true", help="say what it would do, and change nothing")
     verify = verbs.add_parser("verify", help="read every snapshot and name what is damaged")
     log = verbs.add_parser("log", help="what happened on this host before, and what its revert timer did")
+    verbs.add_parser("progress", help="for a long payload: it is not stuck, so the revert timer begins anew")
     for verb in (status, restoring, verify, log):
         verb.add_argument("--json", action="store_true", help="for machines")
     return parser.parse_args(arguments)
@@ -167,6 +169,20 @@ def _verify(state_dir: str, options: Any) -> int:
         if not result["snapshots"]:
             _say("There is no snapshot on this host.")
     return DAMAGED if any(found["problems"] for found in result["snapshots"]) else OK
+
+
+def _progress(state_dir: str, _options: Any) -> int:
+    with locked(state_dir):
+        record = load(state_dir)
+        found = open_transaction(record) or {"phase": "over", "id": None}
+        mark = os.environ.get(VARIABLE, found["id"])
+        if found["phase"] != "changing" or mark != found["id"]:
+            raise RolloutError("No payload of transaction {0} is at work here: the open one is {id}, phase {phase}".format(mark, **found), "phase")
+        now = time.time()
+        revert = found.get("revert")
+        moved = {"revert": _timer.moved(revert, revert["payload"], now)} if revert else {}
+        renew(state_dir, record, int(now + found.get("lease", 0)), **moved)
+    return OK
 
 
 def _log(state_dir: str, options: Any) -> int:

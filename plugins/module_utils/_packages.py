@@ -228,9 +228,7 @@ def _put_back(manifest: Dict[str, Any], state_dir: str, manager: Optional[Manage
         return [], []
     damaged = [key for key in todo.install if not _whole(state_dir, manifest["files"][key])]
     problems = [
-        "the file of package {0} {1}, {2}, is damaged".format(
-            key, manifest["packages"][key]["version"], _file_path(state_dir, manifest["files"][key])
-        )
+        "the file of package {0} {1}, {2}, is damaged".format(key, manifest["packages"][key]["version"], _file_path(state_dir, manifest["files"][key]))
         for key in damaged
     ]
     install = [key for key in todo.install if key not in damaged]

@@ -22,7 +22,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ._errors import RolloutError
-from ._store import read_json, show, write_json
+from ._store import fsync_dir, read_json, remove_quietly, show, write_json
 
 SCHEMA = 1
 HISTORY = 20
@@ -43,6 +43,7 @@ OVER = ("committed", "restored")
 OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
 FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")
 Record = Dict[str, Any]
+EMPTY = {"schema": SCHEMA, "installed": None, "last_known_good": None, "transaction": None, "history": []}  # type: Record
 
 
 def iso(now: float) -> str:
@@ -68,7 +69,7 @@ def load(state_dir: str) -> Record:
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if record is None:
-        return {"schema": SCHEMA, "installed": None, "last_known_good": None, "transaction": None, "history": []}
+        return dict(EMPTY, history=[])
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise _unreadable(path, "it has no schema number")
     if record["schema"] > SCHEMA:
@@ -133,8 +134,12 @@ def start(state_dir: str, record: Record, transaction: Dict[str, Any]) -> Record
 
 
 def withdraw(state_dir: str, before: Record) -> None:
-    """Write the record as it was before start(), when the host was refused after all."""
-    write_json(path_of(state_dir), before)
+    """Write the record as it was before start(), when the host was refused after all; one that was not there goes."""
+    if before == EMPTY:
+        remove_quietly(path_of(state_dir))
+        fsync_dir(state_dir)
+    else:
+        write_json(path_of(state_dir), before)
 
 
 def disown(state_dir: str, record: Record, last_known_good: Optional[str]) -> Record:

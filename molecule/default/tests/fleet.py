@@ -81,8 +81,7 @@ class Host:
         self.await_boot()
 
     def await_boot(self) -> None:
-        eventually(lambda: self.run("systemctl is-system-running --wait", check=False, timeout=60).stdout.strip() == "running",
-                   f"{self.name} to boot")
+        eventually(lambda: self.run("systemctl is-system-running --wait", check=False, timeout=60).stdout.strip() == "running", f"{self.name} to boot")
         eventually(lambda: self.run("systemctl is-active ssh", check=False).returncode == 0, f"sshd on {self.name}")
 
     def partition(self) -> None:
@@ -120,7 +119,8 @@ class Fleet(list[Host]):
         groups = yaml.safe_load(inventory.read_text())["all"]["children"]
         super().__init__(
             Host(name, hostvars["fleet_container"], hostvars["ansible_host"], group.removeprefix("rollout_"))
-            for group, content in groups.items() for name, hostvars in content["hosts"].items()
+            for group, content in groups.items()
+            for name, hostvars in content["hosts"].items()
         )
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def,override]

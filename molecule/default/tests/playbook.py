@@ -36,7 +36,7 @@ class Result:
     @property
     def last_words(self) -> str:
         """The verdict, which is what a rollout prints last."""
-        return self.stdout[self.stdout.rfind("\nROLLOUT "):].strip() if "\nROLLOUT " in self.stdout else ""
+        return self.stdout[self.stdout.rfind("\nROLLOUT ") :].strip() if "\nROLLOUT " in self.stdout else ""
 
     def __str__(self) -> str:
         return f"exit code {self.rc} after {self.seconds:.1f} s\n{self.stdout}\n{self.stderr}"
@@ -49,8 +49,7 @@ class Run:
         self._out, self._err, self._json = directory / "stdout", directory / "stderr", directory / "rollout.json"
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(argv, env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(argv, env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
 
     @property
     def stdout(self) -> str:
@@ -92,17 +91,32 @@ class Playbook:
     def __call__(self, name: str, extra_vars: Mapping[str, Any] | None = None, *, timeout: float = 120, **options: Any) -> Result:
         return self.start(name, extra_vars, **options).wait(timeout)
 
-    def start(self, name: str, extra_vars: Mapping[str, Any] | None = None, *, inventory: Path | None = None,
-              check: bool = False, diff: bool = False, limit: str | None = None, args: tuple[str, ...] = (),
-              env: Mapping[str, str] | None = None, core: Path | None = None) -> Run:
+    def start(
+        self,
+        name: str,
+        extra_vars: Mapping[str, Any] | None = None,
+        *,
+        inventory: Path | None = None,
+        check: bool = False,
+        diff: bool = False,
+        limit: str | None = None,
+        args: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        core: Path | None = None,
+    ) -> Run:
         """`name` is a playbook of the collection, or the path of one made for the case (it ends in .yml).
 
         `core` is the ansible-playbook to run instead of this environment's own.
         """
         directory = self.directory / f"run{next(self._numbers)}"
         directory.mkdir(parents=True)
-        argv = [str(core or Path(sys.executable).parent / "ansible-playbook"), name if name.endswith(".yml") else f"onprem.rollout.{name}",
-                "-i", str(inventory or self.inventory), *args]
+        argv = [
+            str(core or Path(sys.executable).parent / "ansible-playbook"),
+            name if name.endswith(".yml") else f"onprem.rollout.{name}",
+            "-i",
+            str(inventory or self.inventory),
+            *args,
+        ]
         (directory / "extra_vars.json").write_text(json.dumps({"rollout_json": str(directory / "rollout.json"), **(extra_vars or {})}))
         argv += ["-e", f"@{directory / 'extra_vars.json'}"]
         argv += ["--check"] * check + ["--diff"] * diff + (["--limit", limit] if limit else [])
@@ -114,8 +128,7 @@ class Playbook:
     def _environment(self) -> dict[str, str]:
         # Molecule's own settings must not reach a run that stands for a user's; its directory has an empty ansible.cfg.
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
-        return {**kept, "ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_PIPELINING": "1",
-                "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "0"}
+        return {**kept, "ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_PIPELINING": "1", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "0"}
 
     def stop(self) -> None:
         """End whatever a case has left running."""

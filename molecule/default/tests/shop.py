@@ -100,8 +100,9 @@ class Shop:
         script = (HERE / "files" / "reset.sh").read_text()
 
         def one(host: Host) -> Picture:
-            subprocess.run(["podman", "exec", "-i", host.container, "sh", "-c", script], input=releases.by_hand(host.ring),
-                           check=True, timeout=60, capture_output=True)
+            subprocess.run(
+                ["podman", "exec", "-i", host.container, "sh", "-c", script], input=releases.by_hand(host.ring), check=True, timeout=60, capture_output=True
+            )
             self.await_version(host, releases.INSTALLED)
             return take(host)
 
@@ -132,9 +133,12 @@ class Shop:
 
     def start(self, version: str, *, rings: Any = None, payload: str = "", verb: str = "upgrade", **options: Any) -> Run:
         """An upgrade to this version, running. Other keywords are the playbook's, or extra vars if they begin with rollout_ or hangs_."""
-        extra = {"rollout_release": self.release(version), **({"rollout_rings": rings} if rings else {}),
-                 **({"rollout_payload": payload} if payload else {}),
-                 **{name: options.pop(name) for name in list(options) if name.startswith(("rollout_", "hangs_"))}}
+        extra = {
+            "rollout_release": self.release(version),
+            **({"rollout_rings": rings} if rings else {}),
+            **({"rollout_payload": payload} if payload else {}),
+            **{name: options.pop(name) for name in list(options) if name.startswith(("rollout_", "hangs_"))},
+        }
         args = ("-i", str(self.inventory), *options.pop("args", ()))
         env = {"ANSIBLE_ROLES_PATH": str(HERE / "roles"), **options.pop("env", {})}
         return self.playbook.start(verb, extra, args=args, env=env, **options)
@@ -145,8 +149,7 @@ class Shop:
     def await_payload(self, *hosts: str) -> None:
         """Wait until the payload `hangs` hangs there."""
         for name in hosts:
-            eventually(lambda name=name: self.fleet[name].run("test -e /run/shop/hanging", check=False).returncode == 0,
-                       f"the payload to hang on {name}")
+            eventually(lambda name=name: self.fleet[name].run("test -e /run/shop/hanging", check=False).returncode == 0, f"the payload to hang on {name}")
 
     # --- what everybody is asked afterwards ---
 

@@ -58,8 +58,7 @@ def test_a_job_runner_sees_a_halted_rollout_as_awx_would(shop: Shop, tmp_path: P
         playbook="onprem.rollout.upgrade",
         inventory=[str(shop.fleet.inventory), str(shop.inventory)],
         extravars={"rollout_release": shop.release(SICK)},
-        envvars={"ANSIBLE_COLLECTIONS_PATH": str(REPO / ".build"), "ANSIBLE_ROLES_PATH": str(HERE / "roles"), "ANSIBLE_PIPELINING": "1",
-                 "AWX_JOB_ID": "4711"},
+        envvars={"ANSIBLE_COLLECTIONS_PATH": str(REPO / ".build"), "ANSIBLE_ROLES_PATH": str(HERE / "roles"), "ANSIBLE_PIPELINING": "1", "AWX_JOB_ID": "4711"},
         quiet=True,
         timeout=120,
     )

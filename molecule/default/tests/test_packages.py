@@ -78,19 +78,24 @@ class Till:
         self.host.run(
             "mkdir -p /etc/apt/off && mv /etc/apt/sources.list* /etc/apt/off; mkdir -p /etc/apt/sources.list.d;"
             "echo 'deb [trusted=yes] file:/srv/repository ./' >/etc/apt/sources.list;"
-            "dpkg -i /root/lib1.deb /root/1.0.deb && apt-mark auto libtill && rm /root/*.deb && apt-get update", timeout=60
+            "dpkg -i /root/lib1.deb /root/1.0.deb && apt-mark auto libtill && rm /root/*.deb && apt-get update",
+            timeout=60,
         )
         if held:
             self.host.run("apt-mark hold till")
-        self.host.run(f"echo edited >>{CONF}; mkdir -p /etc/systemd/system/till.service.d; "
-                      "printf '[Service]\\nNice=5\\n' >/etc/systemd/system/till.service.d/nice.conf; systemctl daemon-reload; systemctl restart till")
+        self.host.run(
+            f"echo edited >>{CONF}; mkdir -p /etc/systemd/system/till.service.d; "
+            "printf '[Service]\\nNice=5\\n' >/etc/systemd/system/till.service.d/nice.conf; systemctl daemon-reload; systemctl restart till"
+        )
         self.await_answer("1.0 of 1.0\nedited\nlibrary 1")
 
     def clear(self) -> None:
         self.host.run(
             "systemctl unmask till; dpkg --purge --force-all till libtill till-data; rm -rf /srv/repository /var/lib/onprem-rollout /etc/till* "
             "/etc/systemd/system/till.service.d; systemctl daemon-reload; [ ! -d /etc/apt/off ] || "
-            "{ rm -rf /etc/apt/sources.list*; mv /etc/apt/off/* /etc/apt; rmdir /etc/apt/off; }", check=False, timeout=60
+            "{ rm -rf /etc/apt/sources.list*; mv /etc/apt/off/* /etc/apt; rmdir /etc/apt/off; }",
+            check=False,
+            timeout=60,
         )
 
     def await_answer(self, text: str) -> None:

@@ -131,9 +131,7 @@ def test_the_timer_never_fires_after_a_commit(shop: Shop) -> None:
     assert (result.rc, result.states) == (0, {"web1": "committed"}), str(result)
     assert not units(host)
     # A commit that died before it disarmed: the timer is still there, and its time is over.
-    host.run(
-        f"""PYTHONPATH={PROGRAM} python3 -c 'from onprem_rollout import _timer; _timer.arm("/var/lib/onprem-rollout", {{"by": "systemd", "after": 1}})'"""
-    )
+    host.run(f"""PYTHONPATH={PROGRAM} python3 -c 'from onprem_rollout import _timer; _timer.arm("/var/lib/onprem-rollout", {{"by": "systemd", "after": 1}})'""")
     eventually(lambda: not units(host), "the timer to find that there is nothing to do")
     assert host.run(f"{PROGRAM} revert").stdout == ""
     shop.verify({"web1": f"committed {GOOD}"}, hosts=["web1"])

@@ -138,6 +138,28 @@ def test_verify_names_what_is_damaged(changing, console):
     assert console("verify", "--json")[0] == _console.DAMAGED
 
 
+def test_a_long_payload_shows_progress(host, monkeypatch):
+    monkeypatch.setattr(_timer, "arm", lambda *_arguments: None)
+    host.begin(revert_after=600)
+    mark = host.record()["transaction"]["id"]
+
+    def progress(mark):
+        environment = dict(os.environ, ONPREM_ROLLOUT=mark)
+        done = subprocess.run([_timer.program(host.state_dir), "progress"], env=environment, stderr=subprocess.PIPE)
+        return done.returncode, done.stderr.decode()
+
+    before = host.record()["transaction"]
+    assert progress(mark) == (0, "")
+    after = host.record()["transaction"]
+    assert after["revert"]["boottime"] > before["revert"]["boottime"]
+    assert after["phase"] == "changing"
+    code, err = progress("f" * 32)
+    assert (code, err.startswith("phase: No payload of transaction ffff")) == (1, True)
+    host.verifying()
+    assert progress(mark)[0] == 1
+    assert host.record()["transaction"]["phase"] == "verifying"
+
+
 def test_help_is_enough_and_wrong_usage_is_told_apart(changing, console):
     code, out, _err = console("--help")
     assert code == 0

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _objects, _record, _snapshot
+from ansible_collections.onprem.rollout.plugins.module_utils import _objects, _record, _snapshot, _timer
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, OTHER, RUN, fingerprint, upgrade, write
 
@@ -90,7 +90,7 @@ def test_begin_refuses_a_full_disk_with_both_numbers(host, monkeypatch):
         host.begin()
     assert caught.value.details["free"] == 4096
     assert caught.value.details["needed"] > 4096
-    assert host.record()["transaction"] is None
+    assert not os.path.exists(os.path.join(host.state_dir, "record.json"))
     assert _snapshot.names(host.state_dir) == []
 
 
@@ -252,6 +252,16 @@ def test_commits_keep_so_many_snapshots_and_last_known_good(host):
     assert host.record()["last_known_good"] == kept[-1]
     assert host.record()["installed"]["version"] == "3"
     assert host.record()["transaction"]["previous"]["version"] == "2"
+
+
+def test_a_host_refused_for_its_disk_has_no_record_and_no_timer(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(_timer, "kind", lambda: "systemd")
+    monkeypatch.setattr(_timer, "UNITS", str(tmp_path))
+    with pytest.raises(Refused) as caught:
+        host.begin(min_free=2**62, revert_after=600)
+    assert caught.value.reason == "no_space"
+    assert not os.path.exists(os.path.join(host.state_dir, "record.json"))
+    assert not _timer.is_armed(host.state_dir)
 
 
 def test_a_newer_schema_stops_every_step(host):
