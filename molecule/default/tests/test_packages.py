@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fleet import Fleet, Host, eventually
-from playbook import Playbook, Result
+from playbook import Playbook, Result, Run
 
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.debs import build, repository
 
@@ -112,11 +112,14 @@ class Till:
             "systemctl show --property=Nice till; ls /srv /etc/apt | grep -v repository"
         ).stdout
 
-    def upgrade(self, version: str, packages: Any = None, **options: Any) -> Result:
+    def upgrade(self, version: str, **options: Any) -> Result:
+        return self.start(version, **options).wait(180)
+
+    def start(self, version: str, **options: Any) -> Run:
         variables = {
             "rollout_release": {"name": "till", "version": version},
             "rollout_payload": "onprem.rollout.package",
-            "rollout_packages": ["till={{ rollout_release.version }}"] if packages is None else packages,
+            "rollout_packages": ["till={{ rollout_release.version }}"],
             "rollout_paths": [],
             "rollout_services": ["till"],
             "rollout_rings": [{"name": self.host.ring}],
@@ -124,7 +127,7 @@ class Till:
             "package_manager": "apt",
             **options,
         }
-        return self.playbook("upgrade", variables, limit=self.host.name, timeout=180)
+        return self.playbook.start("upgrade", variables, limit=self.host.name)
 
 
 @pytest.fixture
@@ -164,6 +167,20 @@ def test_a_bad_package_goes_without_a_repository(host: Till, version: str, publi
     assert host.host.run("ls /srv").stdout == "", "the release was to take the repository with it"
     host.await_answer("1.0 of 1.0\nedited\nlibrary 1")
     assert host.picture() == before
+
+
+def test_a_power_cut_in_mid_configuration_is_undone_at_the_console(host: Till) -> None:
+    host.install(NEWER)
+    before = host.picture()
+    run = host.start("2.3")
+    eventually(lambda: host.host.run("pgrep -f 'till.postinst [c]onfigure'", check=False).stdout, "the release to hang in its configuration", timeout=60)
+    run.kill()
+    host.host.kill()
+    host.host.start()
+    assert host.host.run("dpkg-query -W -f '${Version}' till").stdout == "2.3"
+    restored = host.host.run("/var/lib/onprem-rollout/onprem-rollout restore", timeout=120).stdout
+    host.await_answer("1.0 of 1.0\nedited\nlibrary 1")
+    assert host.picture() == before, restored
 
 
 def test_holds_come_back(host: Till) -> None:

@@ -40,6 +40,7 @@ def changing(host):
 
 def test_it_brings_along_all_that_it_imports_and_nothing_of_the_controller():
     names = set(_program.sources("_console"))
+    assert names >= {"_packages", "_apt", "_dnf", "_debfile"}  # imported only where they are needed
     assert {"_console", "_revert", "_restore", "_putback", "_snapshot", "_record", "_timer", "_checks", "_probes"} <= names
     assert "_program" not in names
     for name, text in _program.sources("_console").items():
