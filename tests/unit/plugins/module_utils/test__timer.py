@@ -51,6 +51,13 @@ def test_no_timer_is_planned_for_zero_and_a_payload_has_longer():
     assert [_timer.interval({"after": after}) for after in (1, 20, 600, 86400)] == [1, 1, 30, 30]
 
 
+@pytest.mark.parametrize("present, uid, expected", [(True, 0, "systemd"), (True, 1000, "process"), (False, 0, "process")])
+def test_units_need_systemd_and_root(monkeypatch, present, uid, expected):
+    monkeypatch.setattr(_timer._services, "present", lambda: present)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert _timer.kind() == expected
+
+
 def test_what_begin_says_of_it():
     assert _timer.describe(planned(by="systemd"))["covers_reboot"]
     process = _timer.describe(planned())
