@@ -7,11 +7,12 @@
 What a restore must bring back is judged here with eyes of its own: nothing of _snapshot, _tree or _putback is used to look.
 """
 
+import fnmatch
 import hashlib
 import os
 import stat
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from . import _services, _snapshot
 from ._errors import Outcome, Refused, RolloutError
@@ -26,12 +27,15 @@ FACTS = ("type", "mode", "owner", "group", "mtime", "size", "links", "content", 
 Seen = Dict[str, Dict[str, Any]]
 
 
-def look(paths: List[str]) -> Seen:
-    """Everything at and below the paths, by path, with each of FACTS that its kind has."""
+def look(paths: List[str], exclude: Sequence[str] = (), cross_mounts: bool = False) -> Seen:
+    """Everything at and below the paths, by path, with each of FACTS that its kind has; but for what begin leaves out too."""
     found = {}  # type: Seen
-    queue = [to_bytes(path) for path in paths]
+    tops = [to_bytes(path) for path in paths]
+    queue = list(tops)
     while queue:
         path = queue.pop()
+        if path not in tops and (_left_out(to_text(path), exclude) or (os.path.ismount(path) and not cross_mounts)):
+            continue
         try:
             status = os.lstat(path)
             found[to_text(path)] = _facts(path, status)
@@ -40,6 +44,10 @@ def look(paths: List[str]) -> Seen:
         except (FileNotFoundError, NotADirectoryError):  # a service may remove its own files while they are looked at
             continue
     return found
+
+
+def _left_out(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern) for pattern in patterns)
 
 
 def _facts(path: bytes, status: os.stat_result) -> Dict[str, Any]:
@@ -115,7 +123,7 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "began": clock(),
             "record": record,
             "services": _services.look(options["services"], command),
-            "seen": look(options["paths"]),
+            "seen": look(options["paths"], options["exclude"], options["cross_mounts"]),
         }
         write_json(_path(state_dir), kept)
     return False, {"outcome": "begun", "paths": len(kept["seen"])}, {}
@@ -128,7 +136,7 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
         kept = read_json(_path(state_dir))
         if not isinstance(kept, dict) or kept.get("release") != options["release"]:
             raise RolloutError("No drill of {0} was begun on this host.".format(label(options["release"])), "no_drill")
-        differences = compare(kept["seen"], look(options["paths"]))
+        differences = compare(kept["seen"], look(options["paths"], options["exclude"], options["cross_mounts"]))
         now = _services.look(options["services"], command)
         differences += [
             "{0}: was {1}, is {2}".format(unit, kept["services"][unit], now[unit]) for unit in sorted(now) if now[unit] != kept["services"].get(unit)

@@ -40,6 +40,15 @@ options:
     type: list
     elements: str
     default: []
+  exclude:
+    description: Patterns of what is not compared, as for M(onprem.rollout.begin).
+    type: list
+    elements: str
+    default: []
+  cross_mounts:
+    description: Whether other file systems below O(paths) are compared too, as for M(onprem.rollout.begin).
+    type: bool
+    default: false
   services:
     description: Systemd units, as for M(onprem.rollout.begin).
     type: list
@@ -102,6 +111,8 @@ ARGUMENTS: Dict[str, Any] = {
         "stage": {"type": "str", "choices": ["before", "after"], "required": True},
         "release": {"type": "dict", "required": True},
         "paths": {"type": "list", "elements": "str", "default": []},
+        "exclude": {"type": "list", "elements": "str", "default": []},
+        "cross_mounts": {"type": "bool", "default": False},
         "services": {"type": "list", "elements": "str", "default": []},
         "irreversible": {"type": "str", "default": ""},
         "transaction": {"type": "str", "default": ""},
