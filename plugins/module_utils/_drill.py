@@ -14,7 +14,7 @@ import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _services, _snapshot
+from . import _packages, _services, _snapshot
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, iso, load, open_transaction, rehearsed
@@ -110,6 +110,7 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "irreversible",
         )
     _services.require(options["services"])
+    _packages.require(options["packages"], _packages.manager_of(command) if options["packages"] else None)
     _snapshot.resolve(options["paths"], state_dir)  # refuses bad ones
     prepare(state_dir)
     with locked(state_dir):
@@ -123,6 +124,7 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "began": clock(),
             "record": record,
             "services": _services.look(options["services"], command),
+            "packages": _installed(options, command),
             "seen": look(options["paths"], options["exclude"], options["cross_mounts"]),
         }
         write_json(_path(state_dir), kept)
@@ -141,6 +143,9 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
         differences += [
             "{0}: was {1}, is {2}".format(unit, kept["services"][unit], now[unit]) for unit in sorted(now) if now[unit] != kept["services"].get(unit)
         ]
+        was, now = kept["packages"], _installed(options, command)
+        changed = [name for name in sorted(set(was) | set(now)) if was.get(name) != now.get(name)]
+        differences += ["package {0}: was {1}, is {2}".format(name, was.get(name), now.get(name)) for name in changed]
         record = load(state_dir)
         problem = options["problem"] or _unfinished(record, options["transaction"])
         drill = {
@@ -157,10 +162,18 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
             record = kept["record"]
             rehearsed(state_dir, record, drill)
             _snapshot.discard(state_dir, transaction["snapshot"])
+            _packages.prune(state_dir, _snapshot.names(state_dir))
         else:
             rehearsed(state_dir, record, drill)
         remove_quietly(_path(state_dir))
     return False, {"outcome": "passed" if drill["ok"] else "failed", "drill": drill}, {}
+
+
+def _installed(options: Dict[str, Any], command: _services.Command) -> Dict[str, Any]:
+    """Every package of the host with its version, state, hold and automatic mark, when the release changes packages."""
+    manager = _packages.manager_of(command) if options["packages"] else None
+    found = manager.look() if manager else {}
+    return {key: [str(item.get(fact)) for fact in ("version", "state", "hold", "auto")] for key, item in found.items()}
 
 
 def _unfinished(record: Record, transaction: str) -> Optional[str]:

@@ -4,11 +4,13 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _drill, _record
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
+from ansible_collections.onprem.rollout.plugins.module_utils._process import run
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, fingerprint, upgrade, write
 
 
@@ -19,6 +21,7 @@ def options(host, **more):
         "paths": host.paths(),
         "exclude": [],
         "cross_mounts": False,
+        "packages": [],
         "services": [],
         "irreversible": "",
         "transaction": "",
@@ -132,3 +135,11 @@ def test_what_is_left_out_of_the_snapshot_is_left_out_of_the_drill(host):
 
 def test_another_file_system_is_not_looked_at():
     assert not any(path.startswith("/dev/shm/") for path in _drill.look(["/dev"]))
+
+
+@pytest.mark.skipif(not os.path.exists("/var/lib/dpkg/status"), reason="needs a Debian or Ubuntu machine")
+def test_all_packages_are_compared_when_a_release_changes_some():
+    found = _drill._installed({"packages": ["dpkg"]}, run)
+    assert found == json.loads(json.dumps(_drill._installed({"packages": ["dpkg"]}, run)))
+    assert found["dpkg"][0] == subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "dpkg"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    assert _drill._installed({"packages": []}, run) == {}
