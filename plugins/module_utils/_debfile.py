@@ -46,10 +46,8 @@ def _packed(out: IO[bytes], target: str, name: str) -> Iterator[tarfile.TarFile]
     """A tar to fill, which then becomes a member."""
     part = target + "." + name
     with open(part, "w+b") as content:
-        with (
-            gzip.GzipFile("", "wb", 1, content, 0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar,
-        ):
+        packed = gzip.GzipFile("", "wb", 1, content, 0)
+        with packed, tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
             yield tar
         _member(out, name.encode("ascii"), content)
     os.unlink(part)

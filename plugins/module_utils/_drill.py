@@ -7,13 +7,14 @@
 What a restore must bring back is judged here with eyes of its own: nothing of _snapshot, _tree or _putback is used to look.
 """
 
+import fnmatch
 import hashlib
 import os
 import stat
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _services, _snapshot
+from . import _packages, _services, _snapshot
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, iso, load, open_transaction, rehearsed
@@ -26,12 +27,15 @@ FACTS = ("type", "mode", "owner", "group", "mtime", "size", "links", "content", 
 Seen = Dict[str, Dict[str, Any]]
 
 
-def look(paths: List[str]) -> Seen:
-    """Everything at and below the paths, by path, with each of FACTS that its kind has."""
+def look(paths: List[str], exclude: Sequence[str] = (), cross_mounts: bool = False) -> Seen:
+    """Everything at and below the paths, by path, with each of FACTS that its kind has; but for what begin leaves out too."""
     found = {}  # type: Seen
-    queue = [to_bytes(path) for path in paths]
+    tops = [to_bytes(path) for path in paths]
+    queue = list(tops)
     while queue:
         path = queue.pop()
+        if path not in tops and (_left_out(to_text(path), exclude) or (os.path.ismount(path) and not cross_mounts)):
+            continue
         try:
             status = os.lstat(path)
             found[to_text(path)] = _facts(path, status)
@@ -40,6 +44,10 @@ def look(paths: List[str]) -> Seen:
         except (FileNotFoundError, NotADirectoryError):  # a service may remove its own files while they are looked at
             continue
     return found
+
+
+def _left_out(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern) for pattern in patterns)
 
 
 def _facts(path: bytes, status: os.stat_result) -> Dict[str, Any]:
@@ -102,6 +110,7 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "irreversible",
         )
     _services.require(options["services"])
+    _packages.require(options["packages"], _packages.manager_of(command) if options["packages"] else None)
     _snapshot.resolve(options["paths"], state_dir)  # refuses bad ones
     prepare(state_dir)
     with locked(state_dir):
@@ -115,7 +124,8 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "began": clock(),
             "record": record,
             "services": _services.look(options["services"], command),
-            "seen": look(options["paths"]),
+            "packages": _installed(options, command),
+            "seen": look(options["paths"], options["exclude"], options["cross_mounts"]),
         }
         write_json(_path(state_dir), kept)
     return False, {"outcome": "begun", "paths": len(kept["seen"])}, {}
@@ -128,11 +138,14 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
         kept = read_json(_path(state_dir))
         if not isinstance(kept, dict) or kept.get("release") != options["release"]:
             raise RolloutError("No drill of {0} was begun on this host.".format(label(options["release"])), "no_drill")
-        differences = compare(kept["seen"], look(options["paths"]))
+        differences = compare(kept["seen"], look(options["paths"], options["exclude"], options["cross_mounts"]))
         now = _services.look(options["services"], command)
         differences += [
             "{0}: was {1}, is {2}".format(unit, kept["services"][unit], now[unit]) for unit in sorted(now) if now[unit] != kept["services"].get(unit)
         ]
+        was, now = kept["packages"], _installed(options, command)
+        changed = [name for name in sorted(set(was) | set(now)) if was.get(name) != now.get(name)]
+        differences += ["package {0}: was {1}, is {2}".format(name, was.get(name), now.get(name)) for name in changed]
         record = load(state_dir)
         problem = options["problem"] or _unfinished(record, options["transaction"])
         drill = {
@@ -149,10 +162,18 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
             record = kept["record"]
             rehearsed(state_dir, record, drill)
             _snapshot.discard(state_dir, transaction["snapshot"])
+            _packages.prune(state_dir, _snapshot.names(state_dir))
         else:
             rehearsed(state_dir, record, drill)
         remove_quietly(_path(state_dir))
     return False, {"outcome": "passed" if drill["ok"] else "failed", "drill": drill}, {}
+
+
+def _installed(options: Dict[str, Any], command: _services.Command) -> Dict[str, Any]:
+    """Every package of the host with its version, state, hold and automatic mark, when the release changes packages."""
+    manager = _packages.manager_of(command) if options["packages"] else None
+    found = manager.look() if manager else {}
+    return {key: [str(item.get(fact)) for fact in ("version", "state", "hold", "auto")] for key, item in found.items()}
 
 
 def _unfinished(record: Record, transaction: str) -> Optional[str]:

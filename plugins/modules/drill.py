@@ -40,6 +40,20 @@ options:
     type: list
     elements: str
     default: []
+  exclude:
+    description: Patterns of what is not compared, as for M(onprem.rollout.begin).
+    type: list
+    elements: str
+    default: []
+  cross_mounts:
+    description: Whether other file systems below O(paths) are compared too, as for M(onprem.rollout.begin).
+    type: bool
+    default: false
+  packages:
+    description: Packages, as for M(onprem.rollout.begin). If there are any, all packages of the host are compared.
+    type: list
+    elements: str
+    default: []
   services:
     description: Systemd units, as for M(onprem.rollout.begin).
     type: list
@@ -102,6 +116,9 @@ ARGUMENTS: Dict[str, Any] = {
         "stage": {"type": "str", "choices": ["before", "after"], "required": True},
         "release": {"type": "dict", "required": True},
         "paths": {"type": "list", "elements": "str", "default": []},
+        "exclude": {"type": "list", "elements": "str", "default": []},
+        "cross_mounts": {"type": "bool", "default": False},
+        "packages": {"type": "list", "elements": "str", "default": []},
         "services": {"type": "list", "elements": "str", "default": []},
         "irreversible": {"type": "str", "default": ""},
         "transaction": {"type": "str", "default": ""},

@@ -4,16 +4,29 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _drill, _record
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
+from ansible_collections.onprem.rollout.plugins.module_utils._process import run
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, fingerprint, upgrade, write
 
 
 def options(host, **more):
-    base = {"state_dir": host.state_dir, "release": NEW, "paths": host.paths(), "services": [], "irreversible": "", "transaction": "", "problem": ""}
+    base = {
+        "state_dir": host.state_dir,
+        "release": NEW,
+        "paths": host.paths(),
+        "exclude": [],
+        "cross_mounts": False,
+        "packages": [],
+        "services": [],
+        "irreversible": "",
+        "transaction": "",
+        "problem": "",
+    }
     return dict(base, **more)
 
 
@@ -108,3 +121,25 @@ def test_what_cannot_be_drilled_is_refused(host):
 def test_the_last_drill_of_a_release_counts(results, passed):
     drills = [{"release": NEW, "ok": ok} for ok in results] + [{"release": OLD, "ok": not passed}]
     assert _record.drilled({"drills": drills}, NEW["digest"]) is passed
+
+
+def test_what_is_left_out_of_the_snapshot_is_left_out_of_the_drill(host):
+    def names(*exclude):
+        return {os.path.relpath(path, host.tree) for path in _drill.look([host.tree + "/app"], exclude)}
+
+    whole = names()
+    assert whole - names("same", "*.pid") == {"app/data/same"}
+    assert whole - names(host.tree + "/app/releases/*") == {path for path in whole if path.startswith("app/releases/")}
+    assert names("app") == whole
+
+
+def test_another_file_system_is_not_looked_at():
+    assert not any(path.startswith("/dev/shm/") for path in _drill.look(["/dev"]))
+
+
+@pytest.mark.skipif(not os.path.exists("/var/lib/dpkg/status"), reason="needs a Debian or Ubuntu machine")
+def test_all_packages_are_compared_when_a_release_changes_some():
+    found = _drill._installed({"packages": ["dpkg"]}, run)
+    assert found == json.loads(json.dumps(_drill._installed({"packages": ["dpkg"]}, run)))
+    assert found["dpkg"][0] == subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "dpkg"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    assert _drill._installed({"packages": []}, run) == {}
