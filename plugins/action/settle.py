@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,13 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
+# The nearest directory that exists is what would be written to; one that is there already must be ours.
+ROOM = (
+    'd={directory}; while ! [ -e "$d" ] && [ "$d" ]; do d=${{d%/*}}; done; d=${{d:-/}}; '
+    'if [ -d "$d" ] && [ -w "$d" ] && [ -x "$d" ] && {{ [ "$d" != {directory} ] || [ -O "$d" ]; }}; then printf writable; '
+    "else printf unwritable; fi; "
+    "printf ' %s ' \"$(printf %s \"$d\" | tr ' \\n' '__')\"; df -Pk \"$d\" 2>/dev/null | tail -n 1 | tr -d '\\n'; echo"
+)
 FORWARD = ("prepared", "changing", "verifying", "awaiting_commit", "restoring")
 
 
@@ -26,12 +34,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
-            {"state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"}, "look": {"type": "bool", "default": False}}
+            {
+                "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
+                "look": {"type": "bool", "default": False},
+                "min_free": {"type": "int", "default": 0},
+            }
         )
         run = _holder.holder((task_vars or {}).get("inventory_hostname", ""))
         state_dir = arguments["state_dir"]
-        record, now = self._read(state_dir)
-        result.update(changed=False, record=record, abandoned=None, settled=None, drained=False)
+        record, now, room = self._read(state_dir, arguments["min_free"])
+        result.update(changed=False, record=record, abandoned=None, settled=None, drained=False, unfit=room)
         transaction = record.get("transaction") or {}
         if transaction.get("phase") == "inconsistent":
             msg = (
@@ -70,21 +82,24 @@ class ActionModule(ActionBase):
         )
         if restored.get("failed"):
             return {**restored, "record": record, "msg": f"{reason}; its restore failed: {restored.get('msg') or 'the module ended with an exception'}"}
-        record, now = self._read(state_dir)
+        record, now, room = self._read(state_dir, arguments["min_free"])
         if restored.get("outcome") == "held":
             return {**result, "failed": True, "record": record, "msg": f"{reason}; its change cannot be undone ({restored.get('irreversible')}): held"}
-        result.update(record=record, settled=f"{restored.get('outcome')}: runs {installed(record)}")
+        result.update(record=record, unfit=room, settled=f"{restored.get('outcome')}: runs {installed(record)}")
         return result
 
-    def _read(self, state_dir: str) -> tuple[Mapping[str, Any], float]:
-        """The record and the host's own clock, by one raw command. A record that cannot be read is never taken for none."""
+    def _read(self, state_dir: str, min_free: int) -> tuple[Mapping[str, Any], float, str]:
+        """The record, the host's own clock and why it could not keep a snapshot, by one raw command.
+
+        A record that cannot be read is never taken for none.
+        """
         directory, record = shlex.quote(state_dir), shlex.quote(f"{state_dir}/record.json")
         command = (
-            f"date +%s; if [ -e {record} ]; then cat {record}; "
+            f"date +%s; {ROOM.format(directory=directory)}; if [ -e {record} ]; then cat {record}; "
             f"elif [ -e {directory} ] && ! [ -x {directory} ]; then echo 'permission denied' >&2; exit 13; else echo absent; fi"
         )
         answer = self._low_level_execute_command(command, sudoable=True)
-        first, _newline, text = str(answer.get("stdout", "")).strip().partition("\n")
+        first, room, text = [*str(answer.get("stdout", "")).strip().split("\n", 2), "", ""][:3]
         try:
             if answer.get("rc") != 0:
                 raise ValueError(f"rc {answer.get('rc')}: {answer.get('stderr') or answer.get('stdout')}")
@@ -94,11 +109,24 @@ class ActionModule(ActionBase):
                 raise ValueError("it is not a host record")
             if schema is not None and schema > 1:
                 raise ValueError("its schema is newer than this version of the collection")
-            return record_read, float(first)
+            return record_read, float(first), unfit(state_dir, room, min_free)
         except ValueError as error:
             raise AnsibleActionFail(
                 f"The record {state_dir}/record.json cannot be read: {clean(error)}. Log in as a user who may (become: true), or look at the file"
             ) from None
+
+
+def unfit(state_dir: str, room: str, min_free: int) -> str:
+    """Why the host could not keep a snapshot, by what L(ROOM) printed: whether it can write, where, and a line of df."""
+    verdict, place, *df = [*room.split(), "", ""]
+    if verdict == "unwritable":
+        return (
+            f"The state directory {state_dir} cannot be used: {clean(place)} is not a directory that this user owns and may write. Set rollout_state_dir to "
+            "one, or use become"
+        )
+    shares = [index for index, word in enumerate(df) if re.match(r"[0-9]+%\Z", word)]
+    free = int(df[shares[0] - 1]) * 1024 if shares else min_free
+    return f"Too little disk at {state_dir}: {min_free} bytes are to stay free (rollout_min_free), {free} are" if free < min_free else ""
 
 
 def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:

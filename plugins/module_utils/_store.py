@@ -123,6 +123,16 @@ def examine(state_dir: str) -> None:
         raise _unusable(state_dir, "{0} is not writable".format(show(place)))
 
 
+def unfit(state_dir: str, needed: int) -> str:
+    """Why the state directory could not be made or written, or has less than C(needed) bytes; nothing when it is fit."""
+    try:
+        examine(state_dir)
+    except Refused as error:
+        return str(error)
+    free = free_bytes(state_dir)
+    return "" if free >= needed else "Too little disk at {0}: {1} bytes are needed, {2} are free.".format(show(state_dir), needed, free)
+
+
 def _unusable(state_dir: str, why: str) -> Refused:
     return Refused(
         "The state directory {0} cannot be used: {1}. Set state_dir to a directory of the user that runs this, or use become. Nothing was changed.".format(

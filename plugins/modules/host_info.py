@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  min_free:
+    description: How many bytes must stay free after a snapshot of O(paths); see RV(unfit). 0 does not look.
+    type: int
+    default: 0
 seealso:
   - module: onprem.rollout.begin
 """
@@ -66,6 +70,10 @@ free_bytes:
   description: Free bytes on the file system of O(state_dir), for unprivileged writers.
   returned: success
   type: int
+unfit:
+  description: Why this host could not keep a snapshot of O(paths) with O(min_free) bytes left, empty when it could or O(min_free) is 0.
+  returned: success
+  type: str
 estimate:
   description: How many C(files) and C(bytes) are below O(paths).
   returned: success
@@ -86,7 +94,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _record, _services, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
-from ansible_collections.onprem.rollout.plugins.module_utils._store import free_bytes, local
+from ansible_collections.onprem.rollout.plugins.module_utils._store import free_bytes, local, unfit
 
 
 def run(module: AnsibleModule) -> Outcome:
@@ -99,6 +107,7 @@ def run(module: AnsibleModule) -> Outcome:
         "in_progress": found is not None and found["phase"] != "inconsistent",
         "snapshots": _snapshot.summaries(state_dir),
         "free_bytes": free_bytes(state_dir),
+        "unfit": unfit(state_dir, size.needed + module.params["min_free"]) if module.params["min_free"] else "",
         "estimate": {"files": size.files, "bytes": size.bytes},
         "systemd": _services.present(),
         "python": platform.python_version(),
@@ -111,6 +120,7 @@ def main() -> None:
         argument_spec={
             "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
             "paths": {"type": "list", "elements": "str", "default": []},
+            "min_free": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )

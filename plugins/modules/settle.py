@@ -23,6 +23,10 @@ options:
     description: Only ask, and say in RV(abandoned) what would have to be settled.
     type: bool
     default: false
+  min_free:
+    description: How many bytes must be free for a snapshot; see RV(unfit).
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Says what would be restored and does not do it.
@@ -57,6 +61,10 @@ drained:
   description: Whether an earlier run may have left the host out of traffic.
   returned: success
   type: bool
+unfit:
+  description: Why the host could not keep a snapshot, because O(state_dir) cannot be written or has less than O(min_free) bytes; or empty.
+  returned: success
+  type: str
 settled:
   description: How a half-done transaction was settled, or nothing.
   returned: success

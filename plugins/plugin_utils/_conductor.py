@@ -32,6 +32,7 @@ from enum import Enum
 from itertools import islice
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun
 
 
 class State(str, Enum):
@@ -97,6 +98,8 @@ class Halt(str, Enum):
     FAILURES = "failures"
     RESTORE_FAILED = "restore_failed"
     LOST = "lost"
+    UNFIT = "unfit"
+    OUTAGE = "outage"
     UNPROVEN = "unproven"
     ABORTED = "aborted"
 
@@ -124,27 +127,6 @@ class Event:
     detail: str = ""
 
 
-class _WaveRun:
-    """The running numbers of one wave, so that a tick costs what changed and not what exists."""
-
-    __slots__ = ("hosts", "plan", "number", "release_at", "cursor", "in_change", "parked", "good", "reverted")
-
-    def __init__(self, hosts: tuple[str, ...], plan: RingPlan, number: int) -> None:
-        self.hosts = hosts
-        self.plan = plan
-        self.number = number
-        self.release_at = 0
-        self.cursor = 0
-        self.in_change = 0
-        self.parked: dict[str, None] = {}
-        self.good = 0
-        self.reverted = False
-
-    @property
-    def free_slots(self) -> int:
-        return max((self.plan.ring.concurrency or len(self.hosts)) - self.in_change, 0)
-
-
 class Conductor:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -153,9 +135,9 @@ class Conductor:
         self.finished = False
         self.failures = {ring.ring.name: 0 for ring in plan.rings}
         self._states: dict[str, State] = {}
-        self._wave_of: dict[str, _WaveRun] = {}
-        self._waves: list[_WaveRun] = []
-        self._open: deque[_WaveRun] = deque()
+        self._wave_of: dict[str, WaveRun] = {}
+        self._waves: list[WaveRun] = []
+        self._open: deque[WaveRun] = deque()
         self._in_change = 0
         self._index = 0
         self._wave_state = Wave.PENDING
@@ -163,7 +145,7 @@ class Conductor:
         self._halt_ring: RingPlan | None = None
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
-                run = _WaveRun(hosts, ring, number)
+                run = WaveRun(hosts, ring, number)
                 self._waves.append(run)
                 for host in hosts:
                     self._states[host] = State.WAITING
@@ -205,12 +187,18 @@ class Conductor:
         if self._states[host] is not State.RESTORING:
             self._move(host, State.PARKED, now)
 
-    def failing(self, host: str, why: str, now: float) -> None:
-        """The host entered its rescue, or went dark after its change began: it counts as failed from here on."""
+    def failing(self, host: str, why: str, now: float, outage: bool = False) -> None:
+        """The host entered its rescue, or went dark after its change began: it counts as failed from here on.
+
+        outage: it goes back because what it needed could not be had. That says nothing about the release, and stops the rollout.
+        """
         run = self._wave_of[host]
         if self._states[host] is not State.RESTORING:
             self._move(host, State.RESTORING, now, why)
-            self._count_failure(run, now)
+            if outage:
+                self._stop(Halt.OUTAGE, run, now)
+            else:
+                self._count_failure(run, now)
 
     def ended(self, host: str, outcome: State, now: float, detail: str = "") -> None:
         """The host is done with this rollout."""
@@ -223,6 +211,10 @@ class Conductor:
         if outcome is State.RESTORE_FAILED:
             self._stop(Halt.RESTORE_FAILED, self._wave_of[host], now)
 
+    def unfit(self, now: float) -> None:
+        """Hosts that are to take part cannot even keep a snapshot: nobody is admitted."""
+        self._stop(Halt.UNFIT, self._waves[0], now)
+
     def abort(self, why: str, now: float) -> None:
         """The run itself failed: nobody new is admitted, and every host that is not committed goes back."""
         if self._index < len(self._waves):
@@ -230,14 +222,14 @@ class Conductor:
         for host in [host for host, state in self._states.items() if state in (State.CHANGING, State.COMMITTING)]:
             self.failing(host, why, now)
 
-    def _count_failure(self, run: _WaveRun, now: float) -> None:
+    def _count_failure(self, run: WaveRun, now: float) -> None:
         ring = run.plan.ring
         self.failures[ring.name] += 1
         if self.failures[ring.name] > ring.max_failures:
             self._stop(Halt.FAILURES, run, now)
 
-    def _stop(self, why: Halt, run: _WaveRun, now: float) -> None:
-        if self.halt is None or why is Halt.ABORTED:
+    def _stop(self, why: Halt, run: WaveRun, now: float) -> None:
+        if self.halt is None or why is Halt.ABORTED or (self.halt is Halt.OUTAGE and why is not Halt.OUTAGE):
             self.halt = why
             self._halt_ring = run.plan
             self._tell("halted", now, run=run, detail=why.value)
@@ -269,18 +261,23 @@ class Conductor:
 
     @property
     def _on_halt(self) -> str:
-        """An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open."""
+        """An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open.
+
+        In an outage hosts that are healthy on the release are committed as if it had not been: parked ones could not stay.
+        """
+        if self.halt is Halt.OUTAGE:
+            return "restore_host"
         if self.halt is Halt.ABORTED:
             return "restore_wave"
         if self.halt is Halt.UNPROVEN or self._halt_ring is None:
             return "hold"
         return self._halt_ring.ring.on_failure
 
-    def _begin_wave(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
         self._open.append(run)
         return self._enter(Wave.FILLING, run, now)
 
-    def _fill(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _fill(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if run.plan.ring.commit == "host":
             self._order_commits(run, orders, now)
         self._admit(run, orders, now)
@@ -294,7 +291,7 @@ class Conductor:
             self._tell("soak", now, run=run, detail=str(soak))
         return self._enter(Wave.SOAKING, run, now)
 
-    def _admit(self, run: _WaveRun, orders: Orders, now: float) -> None:
+    def _admit(self, run: WaveRun, orders: Orders, now: float) -> None:
         while run.cursor < len(run.hosts) and self.halt is None:
             host = run.hosts[run.cursor]
             if self._states[host] is State.WAITING:
@@ -304,13 +301,13 @@ class Conductor:
                 orders.admit.append(host)
             run.cursor += 1
 
-    def _soak(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _soak(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if now < self._soak_until:
             orders.wake_at = self._soak_until
             return False
         return self._enter(Wave.COMMITTING, run, now)
 
-    def _commit(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _commit(self, run: WaveRun, orders: Orders, now: float) -> bool:
         """Commit what is due, one wave after the other, the oldest first."""
         while self._open and (self.halt is not None or self._open[0].release_at <= self._index):
             self._order_commits(self._open[0], orders, now)
@@ -319,12 +316,12 @@ class Conductor:
             self._open.popleft()
         return self._enter(Wave.JUDGED, run, now)
 
-    def _order_commits(self, run: _WaveRun, orders: Orders, now: float) -> None:
+    def _order_commits(self, run: WaveRun, orders: Orders, now: float) -> None:
         for host in list(islice(run.parked, run.free_slots)):
             self._move(host, State.COMMITTING, now)
             orders.commit.append(host)
 
-    def _judge(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _judge(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if self.halt is not None:
             return self._finish(now)
         if not run.good:
@@ -334,7 +331,7 @@ class Conductor:
         self._wave_state = Wave.PENDING
         return True
 
-    def _wind_down(self, run: _WaveRun, orders: Orders, now: float) -> bool:
+    def _wind_down(self, run: WaveRun, orders: Orders, now: float) -> bool:
         """After a halt: revert what is uncommitted, the newest wave first, or let it stand, as the ring says."""
         while self._on_halt == "restore_wave" and self._open:
             newest = self._open[-1]
@@ -344,7 +341,7 @@ class Conductor:
             self._open.pop()
         return False if self._in_change else self._finish(now)
 
-    def _order_reverts(self, run: _WaveRun, orders: Orders, now: float) -> None:
+    def _order_reverts(self, run: WaveRun, orders: Orders, now: float) -> None:
         revert: list[str] = []
         if not run.reverted:
             run.reverted = True
@@ -384,11 +381,11 @@ class Conductor:
         kind = {State.CHANGING: "admitted", State.PARKED: "parked", State.COMMITTING: "committing", State.RESTORING: "failing"}
         self._tell(kind.get(to, "ended"), now, host, to, run, detail)
 
-    def _enter(self, state: Wave, run: _WaveRun, now: float) -> bool:
+    def _enter(self, state: Wave, run: WaveRun, now: float) -> bool:
         self._wave_state = state
         self._tell("wave", now, run=run, detail=state.value)
         return True
 
-    def _tell(self, kind: str, now: float, host: str = "", state: State | None = None, run: _WaveRun | None = None, detail: str = "") -> None:
+    def _tell(self, kind: str, now: float, host: str = "", state: State | None = None, run: WaveRun | None = None, detail: str = "") -> None:
         ring, number = (run.plan.ring.name, run.number) if run else ("", 0)
         self.events.append(Event(kind, now, host, state, ring, number, detail))

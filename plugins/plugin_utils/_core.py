@@ -26,6 +26,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -197,10 +198,16 @@ class Core:
             raise ValueError(f"cannot be templated: {error}") from error
 
     def members(self, pattern: str) -> list[str]:
-        """The hosts of the whole inventory that match, --limit or not."""
+        """The hosts of the whole inventory that match, --limit or not; a ValueError says why the pattern is none."""
         if pattern.isidentifier() and pattern not in self._inventory.groups and pattern not in ("all", "ungrouped"):
             return [pattern] if pattern in self._inventory.hosts else []
-        return [host.get_name() for host in self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)]
+        try:
+            return [host.get_name() for host in self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)]
+        except (AnsibleError, re.error) as error:
+            raise ValueError(f"is no host pattern: {error}") from error
+
+    def group_names(self) -> list[str]:
+        return list(self._inventory.groups)
 
     def role_problem(self, name: str) -> str | None:
         """Why the role cannot be loaded, or None."""
@@ -212,10 +219,11 @@ class Core:
                 loader=self._strategy._loader,
                 collection_list=None,
             )
-            Role.load(include, play=self._play).compile(play=self._play)
+            role = Role.load(include, play=self._play)
+            role.compile(play=self._play)
         except AnsibleError as error:
             return str(error)
-        return None
+        return None if role.get_task_blocks() or role.get_direct_dependencies() else "it has no tasks/main.yml, or nothing in it"
 
     def recognise_hosts(self) -> None:
         """After a refresh of the inventory: the same hosts as before, with their ids; one that it no longer has must still be put back."""

@@ -116,6 +116,8 @@ class Driver:
         if not self._asking or all(self.runs[host].settling for host in self._asking):
             self._settle()
         self.asked = not self._asking
+        if self.asked and any(run.unfit and run.outcome is State.REFUSED for run in self.runs.values()) and not self._look_only:
+            self.conductor.unfit(self._clock())
         if self.asked:
             self._require_drills()
             self._tell(Event("asked", self._clock()))
@@ -189,18 +191,20 @@ class Driver:
             self._end(host, State.LOST, now, run.why)
         elif run.dark:
             self._end(host, State.UNREACHABLE, now, run.dark)
+        elif run.kept:
+            self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
         elif run.why and run.settling:  # or what was left to do was the rejoin alone
             self._end(host, State.RESTORE_FAILED if in_progress(run.record) else State.REFUSED, now, run.why)
         elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
             self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
-        elif run.kept:
-            self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
             self._end(host, State.SKIPPED, now)
         elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
             self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
+        elif run.unfit:
+            self._end(host, State.REFUSED, now, run.unfit)
 
     def _keep_out(self, host: str, run: HostRun) -> None:
         """The customer holds the host: what is half done was settled, but it takes no part, and no trouble of it is the rollout's."""
@@ -240,7 +244,7 @@ class Driver:
             self._turn_back(host, run)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
             run.restoring = True
-            self.conductor.failing(host, run.why or "it failed", now)
+            self.conductor.failing(host, run.why or "it failed", now, run.outage)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
             run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
             self._fail(host, run, now)

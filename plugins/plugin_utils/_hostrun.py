@@ -40,7 +40,8 @@ class HostRun:
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
     drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
-    outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
+    unfit: why it could not keep a snapshot;
+    outage: its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +55,8 @@ class HostRun:
     half_done: bool = False
     settling: bool = False
     drained: bool = False
+    unfit: str = ""
+    outage: bool = False
     unsettled: str = ""
     restoring: bool = False
     reverted: bool = False
@@ -102,6 +105,7 @@ class HostRun:
         self.record = report.data.get("record") or self.record
         self.half_done = self.half_done or bool(report.data.get("abandoned") or report.data.get("drained"))
         self.drained = self.drained or bool(report.data.get("drained"))
+        self.unfit = str(report.data.get("unfit") or "")
         if self.settling and report.kind == "ok":
             self.why = ""  # a drain that failed before is no trouble any more
 
@@ -144,6 +148,10 @@ class HostRun:
         elif report.kind == "failed":
             self.outcome = State.RESTORE_FAILED
             self.why = f"{self.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
+
+    def _after_archive(self, report: Report) -> None:
+        self._after_other(report)
+        self.outage = report.kind == "failed" and report.data.get("reason") == "fetch"
 
     def _after_retry(self, report: Report) -> None:
         self._after_other(report)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _se
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
+    TOLD,
     Problem,
     Release,
     Ring,
@@ -34,6 +35,7 @@ ARCHIVE = "onprem.rollout.archive"
 TRIES = 40
 NOT_OPTED_IN = "candidate: not opted in"
 WHOLE = re.compile(r"[0-9]+\Z")  # what int() reads, unlike isdigit(), which also takes "²"
+DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
 
 
@@ -48,6 +50,7 @@ class Source(Protocol):
     def variables(self, host: str) -> dict[str, Any]: ...
     def template(self, value: Any, variables: Mapping[str, Any]) -> Any: ...
     def members(self, pattern: str) -> list[str]: ...
+    def group_names(self) -> list[str]: ...
     def role_problem(self, name: str) -> str | None: ...
 
 
@@ -60,6 +63,7 @@ class Inputs:
     reconnect_timeout: float
     retry_failed: frozenset[str] = frozenset()
     lease: float = 1800.0
+    notes: tuple[str, ...] = ()
 
 
 def read(source: Source) -> tuple[Inputs, list[Problem]]:
@@ -92,7 +96,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
     if verb != "status" and release is not None:
-        problems += release_problems(release, str(value("rollout_payload", ARCHIVE)))
+        problems += release_problems(release)
     json_file = str(value("rollout_json", ""))
     if json_file and not os.access(os.path.dirname(os.path.abspath(json_file)), os.W_OK):
         problems.append(Problem("rollout_json", json_file, "its directory on the controller does not exist or cannot be written"))
@@ -102,20 +106,21 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(verb, plan, data, json_file, float(timeout), retry, float(lease) if WHOLE.match(lease) else 1800.0), problems
+    return Inputs(verb, plan, data, json_file, float(timeout), retry, float(lease) if WHOLE.match(lease) else 1800.0, group_notes(source, rings)), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:
     """Each host's rings, hold and pin, and whether what it is to be snapshotted and checked by can be right."""
     claimed: dict[str, list[str]] = {}
-    for ring in rings:
-        for host in source.members(ring.hosts):
-            claimed.setdefault(host, []).append(ring.name)
     members: list[Member] = []
     problems: list[Problem] = []
+    for ring in rings:
+        for host in _ring_hosts(source, ring, verb, problems):
+            claimed.setdefault(host, []).append(ring.name)
     seen: set[tuple[int, int]] = set()
     roles: set[tuple[str, str]] = set()
     irreversible: dict[str, list[str]] = {}
+    archives: dict[tuple[int, str], str] = {}
     shared = source.variables(source.hosts[0])
     for host in source.hosts:
         variables = source.variables(host)
@@ -137,7 +142,9 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             irreversible.setdefault(reason, []).append(host)
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
-                role = str(_filled(source, variables.get(name) or "", variables, f"host {host}, {name}", problems, ""))
+                role = str(_filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
+                if role == ARCHIVE and name == "rollout_payload":
+                    archives[(id(variables.get("rollout_paths")), str(variables.get("archive_dest")))] = host
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
@@ -153,6 +160,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
+    problems += archive_problems(source, release, archives.values())
     for reason, hosts in irreversible.items():
         where = f"host {', '.join(hosts[:8])}{f' and {len(hosts) - 8} more' if len(hosts) > 8 else ''}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
@@ -168,6 +176,27 @@ def _irreversible(source: Source, variables: Mapping[str, Any], release: Release
         return ""
     accepted = _switch(source, variables, "rollout_accept_irreversible", where, problems)
     return "" if accepted else raw.strip() or release.irreversible
+
+
+def _ring_hosts(source: Source, ring: Ring, verb: str, problems: list[Problem]) -> list[str]:
+    try:
+        found = source.members(ring.hosts)
+    except ValueError as error:
+        problems.append(Problem(f"ring {ring.name}, hosts", ring.hosts, str(error)))
+        return []
+    if not found and ring.hosts != f"rollout_{ring.name}" and verb != "status":
+        problems.append(Problem(f"ring {ring.name}, hosts", ring.hosts, "matches no host of the inventory"))
+    return found
+
+
+def group_notes(source: Source, rings: tuple[Ring, ...]) -> tuple[str, ...]:
+    """Groups that look like rings and are none; their hosts go to the default ring."""
+    known = {f"rollout_{ring.name}" for ring in rings} | {ring.hosts for ring in rings}
+    return tuple(
+        f"the group {group} belongs to no ring; its hosts count as unmarked"
+        for group in sorted(source.group_names())
+        if group.startswith("rollout_") and group not in known
+    )
 
 
 def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, problems: list[Problem], default: Any) -> Any:
@@ -270,8 +299,6 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
                 f"must be longer than the longest deadline of rollout_checks ({longest:g} s), or the host restores itself while it is checked; 0 for no timer",
             )
         )
-    if str(variables.get("rollout_payload", ARCHIVE)) == ARCHIVE and not variables.get("archive_dest"):
-        problems.append(Problem(f"{where}archive_dest", variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))
     return problems
 
 
@@ -285,6 +312,27 @@ def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
         problems.append(Problem(f"{where}rollout_retry_wait", wait, f"must be shorter than rollout_lease ({lease} s), or another run may settle the host"))
     if int(limit) > TRIES * int(wait):
         problems.append(Problem(f"{where}rollout_retry_for", limit, f"must be at most {TRIES} times rollout_retry_wait ({wait} s)"))
+    return problems
+
+
+def archive_problems(source: Source, release: Release, hosts: Collection[str]) -> list[Problem]:
+    """What the built-in payload needs: an artifact, and a directory that a restore can put back."""
+    problems: list[Problem] = []
+    for host in hosts:
+        variables, where = source.variables(host), f"host {host}, archive_dest"
+        raw = variables.get("archive_dest")
+        if not raw:
+            problems.append(Problem(where, raw, f"{ARCHIVE} needs the directory to install into"))
+            continue
+        try:
+            dest = os.path.normpath(str(source.template(raw, variables)))
+            paths = [os.path.normpath(str(path)) for path in source.template(variables.get("rollout_paths"), variables) or []]
+        except (ValueError, TypeError):
+            continue  # known on the host only, or a problem of its own
+        if not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
+            problems.append(Problem(where, dest, "is in none of rollout_paths, so that nothing of it could be restored; add it there"))
+    if hosts and not release.artifacts:
+        problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     return problems
 
 
@@ -315,7 +363,7 @@ def path_problems(paths: Any, where: str) -> list[Problem]:
 def check_problems(checks: Any, where: str) -> list[Problem]:
     if not isinstance(checks, list) or not checks:
         return [Problem(where, checks, "declare at least one check: without one nobody can tell a good release from a bad one")]
-    return [Problem(where, "", text) for text in _checks.validate(checks)]
+    return [Problem(where, TOLD, text) for text in _checks.validate(checks)]
 
 
 def role_problems(role: str, where: str, source: Source) -> list[Problem]:
@@ -323,10 +371,8 @@ def role_problems(role: str, where: str, source: Source) -> list[Problem]:
     return [] if why is None else [Problem(where, role, f"this role cannot be loaded: {why}")]
 
 
-def release_problems(release: Release, payload: str) -> list[Problem]:
+def release_problems(release: Release) -> list[Problem]:
     problems: list[Problem] = []
-    if payload == ARCHIVE and not release.artifacts:
-        problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     for index, artifact in enumerate(release.artifacts):
         if not artifact.is_url:
             where = f"rollout_release.artifacts[{index}].path"

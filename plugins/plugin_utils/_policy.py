@@ -29,19 +29,20 @@ RING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*$")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 WHOLE = re.compile(r"[0-9]+\Z")
+TOLD = object()
 PERCENT = re.compile(r"^([0-9]+)%$")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the input: where it stands, its value, and what to write instead."""
+    """One thing wrong with the input: where it stands, its value (L(TOLD) when the remedy names it), and what to write instead."""
 
     where: str
     value: Any
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.value!r}: {self.remedy}"
+        return f"{self.where}: {self.remedy}" if self.value is TOLD else f"{self.where}: {self.value!r}: {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,9 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     candidate = raw.get("candidate", False)
     if not isinstance(candidate, bool):
         problems.append(Problem(f"{where}.candidate", candidate, "write true for a release that goes only to hosts with rollout_early_access, or leave it out"))
+    for variable in variables:
+        if not isinstance(variable, str) or not RING_NAME.match(variable):
+            problems.append(Problem(f"{where}.variables", variable, "name a variable by letters, digits and underscores"))
     parsed = [_parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
     if problems:
         return None, problems
@@ -274,12 +278,14 @@ def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact |
 
 
 def release_digest(release: Mapping[str, Any]) -> str:
-    """The identity of a release: SHA-256 over its name, its version and its artifacts' SHA-256, in hex.
+    """The identity of a release: SHA-256 over its name, its version, its artifacts' SHA-256 and its variables, in hex.
 
-    Where an artifact lies does not change what is installed, so a mirror does not make a new release.
+    Where an artifact lies does not change what is installed, so a mirror does not make a new release; another configuration does.
     """
     digests = [item.get("sha256") for item in release.get("artifacts") or []]
-    canonical = json.dumps([release.get("name"), release.get("version"), digests], sort_keys=True)
+    variables = release.get("variables")
+    identity = [release.get("name"), release.get("version"), digests] + ([variables] if variables else [])
+    canonical = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -20,6 +20,8 @@ HALTS = {
     Halt.FAILURES: "failures > max_failures",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
     Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
+    Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
+    Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }

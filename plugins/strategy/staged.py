@@ -81,6 +81,8 @@ class StrategyModule(HostPinned):
         self._commands = Commands(sys.argv, self._core.playbooks)
         self._core.listen(self._driver.report, self._last_words)
         self._exit_code = 1
+        for note in self._inputs.notes:
+            display.warning(note)
         if self._inputs.verb == "upgrade":
             self._say(f"{'CHECK MODE: ' if self._core.check_mode else ''}rollout of {_story.headline(self._inputs.plan)}")
             for line in _story.fork_lines(self._inputs.plan, self._core.width):

@@ -91,21 +91,18 @@ def test_plan_finds_the_same_problems(fleet):
     assert [part for part in CASES[2][2] if part not in text] == []
 
 
-def test_a_state_directory_that_cannot_be_written_is_refused_before_the_change(fleet):
-    hosts = fleet(standard=1)
+def test_hosts_that_cannot_keep_a_snapshot_are_found_before_anybody_is_changed(fleet):
+    hosts = fleet(early=1, standard=2)
     (hosts.root / "a_file").write_text("in the way")
-    result = hosts.run(rollout_state_dir=f"{hosts.root}/a_file/state")
-    assert result.rc == 2, result.out
-    assert result.states == {"standard0": "refused"}
-    assert "a_file" in result.out
-    assert hosts.is_as_before("standard0")
-
-
-def test_too_little_disk_is_refused_with_both_numbers(fleet):
-    hosts = fleet(standard=1)
-    result = hosts.run(rollout_min_free=1 << 60)
-    assert (result.rc, result.states) == (2, {"standard0": "refused"}), result.out
-    assert hosts.is_as_before("standard0")
+    unfit = {"standard0": {"rollout_state_dir": f"{hosts.root}/a_file/state"}, "standard1": {"rollout_min_free": 1 << 60}}
+    plan = hosts.run("onprem.rollout.plan", hostvars=unfit)
+    result = hosts.run(hostvars=unfit)
+    assert (result.rc, result.states) == (2, {"early0": "held", "standard0": "refused", "standard1": "refused"}), result.out
+    for out in (plan.out, result.out):
+        text = " ".join(out.split())
+        assert "a_file" in text
+        assert "Too little disk" in text
+    assert all(hosts.untouched(host) for host in hosts.hosts)
 
 
 def test_a_path_that_does_not_exist_yet_is_absent_again_after_a_restore(fleet):

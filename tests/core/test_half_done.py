@@ -146,7 +146,7 @@ def test_parked_hosts_renew_their_leases(fleet):
     """With a soak that is longer than the lease, which must be longer than the time of one payload task."""
     hosts = fleet(standard=2)
     rings = [{"name": "standard", "serial": ["100%"], "soak": 10}]
-    process = hosts.start(rollout_rings=rings, rollout_lease=8, rollout_payload_timeout=7)
+    process = hosts.start(rollout_rings=rings, rollout_lease=8, rollout_payload_timeout=7, rollout_retry_wait=1, rollout_retry_for=9)
     eventually(lambda: all(phase(hosts, host) == "awaiting_commit" for host in hosts.hosts), process)
     least = []
     while process.poll() is None:

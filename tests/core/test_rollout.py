@@ -262,3 +262,14 @@ def test_the_json_is_whole_and_has_every_host(fleet):
     assert json.dumps(result.data)
     assert set(result.data["hosts"]) == set(hosts.hosts)
     assert result.data["halted"] is None
+
+
+def test_concurrency_is_a_sliding_window_and_no_barrier(fleet):
+    """Two at once and never more, and one that takes until all others are through keeps none of them waiting."""
+    hosts = fleet(standard=4)
+    others = [str(hosts.root / "hosts" / host / "ended") for host in hosts.hosts[1:]]
+    rings = [{"name": "standard", "serial": ["100%"], "concurrency": 2}]
+    result = hosts.run(rollout_payload="naps", nap=0.1, hostvars={"standard0": {"awaits": others}}, rollout_rings=rings)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+    spans = {host: [float((hosts.root / "hosts" / host / name).read_text()) for name in ("began", "ended")] for host in hosts.hosts}
+    assert max(sum(1 for began, ended in spans.values() if began <= moment < ended) for moment, _ended in spans.values()) == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
-PURE = {"_commands", "_policy", "_plan", "_conductor", "_story"}
+PURE = {"_commands", "_waverun", "_policy", "_plan", "_conductor", "_story"}
 PURE_STDLIB = {
     "__future__", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "itertools", "json", "re", "shlex", "typing",
 }  # fmt: skip

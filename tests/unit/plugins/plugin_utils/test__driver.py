@@ -443,3 +443,43 @@ def test_a_ring_that_requires_a_drill_is_refused_whole_before_anybody_is_touched
     if outcome == "refused":
         assert {task for _host, task in play.ran} == {"settle"}
         assert "requires a drill" in play.driver.runs["h0"].why
+
+
+def test_a_host_that_cannot_keep_a_snapshot_stops_the_rollout_before_its_start():
+    unfit = ("ok", {"record": {}, "unfit": "too little disk"})
+    play = Play(answers={("h1", "settle"): unfit, ("h3", "settle"): unfit}).run()
+    assert play.outcomes() == {"h0": "held", "h1": "refused", "h2": "held", "h3": "refused"}
+    assert play.driver.wanted == "halted"
+    assert "begin" not in {task for _host, task in play.ran}
+
+
+def test_a_host_that_needs_no_snapshot_may_be_unfit():
+    play = Play(answers={("h1", "settle"): ("ok", {"unfit": "too little disk", **record(NEW, "committed")})}).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "skipped", "h2": "committed", "h3": "committed"}
+
+
+OUTAGE = ("failed", {"reason": "fetch", "msg": "the server answers 503"})
+
+
+def test_an_outage_of_the_depot_sends_no_healthy_host_back():
+    play = Play(ring={"serial": ("100%",), "concurrency": 2}, answers={("h1", "payload"): OUTAGE}, delays={("h0", "payload"): 4})
+    VERBS["payload"] = "archive"
+    try:
+        play.run()
+    finally:
+        VERBS["payload"] = ""
+    assert play.outcomes() == {"h0": "committed", "h1": "restored", "h2": "held", "h3": "held"}
+    assert play.driver.wanted == "halted"
+    assert "h1" in play.driver.runs
+    assert play.driver.conductor.halt.value == "outage"
+
+
+def test_a_verdict_on_the_release_outweighs_an_outage():
+    play = Play(hosts=3, ring={"serial": ("100%",)}, answers={("h1", "payload"): OUTAGE, ("h0", "health"): BROKEN}, delays={("h0", "health"): 9})
+    VERBS["payload"] = "archive"
+    try:
+        play.run()
+    finally:
+        VERBS["payload"] = ""
+    assert play.outcomes() == {"h0": "restored", "h1": "restored", "h2": "restored"}
+    assert play.driver.conductor.halt.value == "failures"

@@ -21,6 +21,9 @@ SHARED = {
 }
 
 
+WITH_ARTIFACT = {"name": "shop", "version": "2.0", "artifacts": [{"url": "https://depot/shop.tar.gz", "sha256": "0" * 64, "size": 9}]}
+
+
 @dataclass
 class Inventory:
     """What core would tell: hosts with their variables, and who matches which pattern."""
@@ -48,7 +51,12 @@ class Inventory:
         return variables[value[3:-3]] if isinstance(value, str) and value.startswith("{{ ") else value
 
     def members(self, pattern):
+        if pattern == "~([":
+            raise ValueError("is no host pattern: unterminated character set")
         return self.groups.get(pattern, [])
+
+    def group_names(self):
+        return list(self.groups)
 
     def role_problem(self, name):
         return None if name in self.roles else f"the role {name!r} was not found"
@@ -134,6 +142,12 @@ BAD = [
     ({"rollout_keep": "²"}, "host a, rollout_keep"),
     ({"rollout_rings": [{"name": "standard", "serial": "²"}]}, "rollout_rings[0].serial"),
     ({"rollout_reconnect_timeout": "²"}, "rollout_reconnect_timeout"),
+    ({"rollout_rings": [{"name": "standard"}, {"name": "early", "hosts": "~(["}], "hostvars": {"a": {"rollout_ring": "early"}, "b": {}}}, "ring early, hosts"),
+    ({"rollout_rings": [{"name": "standard", "hosts": "typo"}]}, "ring standard, hosts"),
+    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/srv/shop", "rollout_release": WITH_ARTIFACT}, "host b, archive_dest"),
+    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shopping", "rollout_release": WITH_ARTIFACT}, "host b, archive_dest"),
+    ({"hostvars": {"a": {}, "b": {"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop/app"}}}, "rollout_release.artifacts"),
+    ({"rollout_release": {"name": "shop", "version": "2.0", "variables": {"my-var": 1}}}, "rollout_release.variables"),
     ({"rollout_reconnect_timeout": "soon"}, "rollout_reconnect_timeout"),
     ({"hostvars": {"a": {"rollout_ring": "night"}}}, "host a, rollout_ring"),
     ({"groups": {"rollout_early": ["a"], "rollout_critical": ["a"]}}, "host a"),
@@ -233,3 +247,16 @@ def test_what_cannot_be_undone_is_named_with_its_hosts_once_for_each_reason():
 def test_waits_for_a_payload_that_cannot_be(changes, where):
     assert f"host a, {where}" in [place for place, _text in problems_of(**changes)]
     assert problems_of(rollout_retry_wait=5, rollout_retry_for=200) == []
+
+
+def test_problems_of_checks_name_their_value_once():
+    assert [text for _where, text in problems_of(rollout_checks=[{"type": "telepathy"}])] == [
+        "host a, rollout_checks: checks[0].type: 'telepathy': allowed: http, tcp, systemd, command, file"
+    ]
+
+
+def test_groups_that_look_like_rings_are_named():
+    inventory = Inventory({"a": {}, "b": {}}, {"rollout_early": ["a"], "rollout_criticl": ["b"], "web": ["a"]})
+    inputs, problems = _inputs.read(inventory)
+    assert problems == []
+    assert inputs.notes == ("the group rollout_criticl belongs to no ring; its hosts count as unmarked",)

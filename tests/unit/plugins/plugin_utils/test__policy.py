@@ -127,6 +127,9 @@ def test_the_digest_names_the_content_not_the_place():
     assert release_digest(GOOD) == release_digest(moved)
     assert release_digest(GOOD) != release_digest(artifact(sha256="b" * 64))
     assert release_digest(GOOD) != release_digest({**GOOD, "version": "2.1"})
+    assert release_digest({**GOOD, "variables": {}}) == release_digest(GOOD)
+    assert release_digest({**GOOD, "variables": {"a": 1, "b": 2}}) == release_digest({**GOOD, "variables": {"b": 2, "a": 1}})
+    assert release_digest({**GOOD, "variables": {"a": 1}}) != release_digest({**GOOD, "variables": {"a": 2}})
 
 
 def test_a_message_names_value_place_and_remedy():

@@ -1,0 +1,30 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One wave as the conductor keeps it. Pure."""
+
+from __future__ import annotations
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import RingPlan
+
+
+class WaveRun:
+    """The running numbers of one wave, so that a tick costs what changed and not what exists."""
+
+    __slots__ = ("hosts", "plan", "number", "release_at", "cursor", "in_change", "parked", "good", "reverted")
+
+    def __init__(self, hosts: tuple[str, ...], plan: RingPlan, number: int) -> None:
+        self.hosts = hosts
+        self.plan = plan
+        self.number = number
+        self.release_at = 0
+        self.cursor = 0
+        self.in_change = 0
+        self.parked: dict[str, None] = {}
+        self.good = 0
+        self.reverted = False
+
+    @property
+    def free_slots(self) -> int:
+        return max((self.plan.ring.concurrency or len(self.hosts)) - self.in_change, 0)
