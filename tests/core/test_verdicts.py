@@ -94,7 +94,7 @@ def test_nothing_to_do_is_said_in_one_line(fleet):
     assert hosts.run().rc == 0
     again = hosts.run()
     assert "ROLLOUT DONE: shop 2.0: nothing to do, every host runs it already" in again.out
-    assert "nothing to do: every host that can runs shop 2.0" in hosts.run("onprem.rollout.plan").out
+    assert "nothing to do: every host that takes part runs shop 2.0" in hosts.run("onprem.rollout.plan").out
 
 
 def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
