@@ -94,7 +94,7 @@ def test_nothing_to_do_is_said_in_one_line(fleet):
     assert hosts.run().rc == 0
     again = hosts.run()
     assert "ROLLOUT DONE: shop 2.0: nothing to do, every host runs it already" in again.out
-    assert "nothing to do: every host that can runs shop 2.0" in hosts.run("onprem.rollout.plan").out
+    assert "nothing to do: every host that takes part runs shop 2.0" in hosts.run("onprem.rollout.plan").out
 
 
 def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
@@ -104,7 +104,8 @@ def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
     assert spoilt.states == {"early0": "restore_failed", "standard0": "held"}, spoilt.out
     last = spoilt.out[: spoilt.out.index("ROLLOUT HALTED")].rstrip().splitlines()
     assert last[-3].startswith("!! INCONSISTENT: early0: ")
-    assert last[-1].endswith("onprem.rollout.recover --limit early0 -e rollout_force_restore=true")
+    assert "onprem.rollout.recover -i " in last[-1]
+    assert last[-1].endswith(" --limit early0 -e rollout_force_restore=true")
     for verb, head in (("status", "status: "), ("plan", "shop 2.0: ")):
         shown = hosts.run(f"onprem.rollout.{verb}").out
         assert shown.index("!! INCONSISTENT: early0") < shown.index(head)
