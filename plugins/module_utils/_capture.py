@@ -21,6 +21,7 @@ from ._tree import DIRECTORY, READ, check_depth, listing, parent_of
 ATTEMPTS = 3
 TICK = 50 * 1000 * 1000  # a file changed within this many ns may change again without another ctime
 SHOWN = 10
+HIDDEN = b".onprem-rollout"  # where _btrfs.py keeps its snapshots: never part of one
 SPECIAL = {stat.S_IFIFO: "fifo", stat.S_IFCHR: "char", stat.S_IFBLK: "block"}
 
 
@@ -98,6 +99,7 @@ class Capture:
         self._all_mounts = mount_points()
         self._mounts: Set[bytes] = set()
         self._sure_before = int(time.time() * 1e9) - TICK
+        self._mark_of = mark_of
         self._links: Dict[Tuple[int, int], bytes] = {}
         self._uids: Set[int] = set()
         self._gids: Set[int] = set()
@@ -132,26 +134,33 @@ class Capture:
         if missing:
             self._add(path, UNSURE, {"type": "absent", "above": missing})
             return
-        fd = parent_of(path)
+        fd, name = self._at(path)
         try:
             if self._excluded(path):
                 raise Refused("{0} is asked for by paths and left out by exclude. Nothing was touched. Take it out of one.".format(show(path)), "bad_path")
             self._mounts = {place for place in self._all_mounts if place.startswith(path + b"/")} if not self._rules.cross_mounts else set()
             if path in self._all_mounts:
                 self.mounted.append(path)
-            status = _stat(os.path.basename(path), fd)
+            status = _stat(name, fd)
             if status is None:
                 self._add(path, UNSURE, {"type": "absent"})
             else:
-                self._one(path, os.path.basename(path), fd, status, 0)
+                self._one(path, name, fd, status, 0)
         finally:
             os.close(fd)
 
+    def _at(self, path: bytes) -> Tuple[int, bytes]:
+        """Where to look at a snapshot path: a directory to be closed, and the name in it."""
+        return parent_of(path), os.path.basename(path)
+
     def _inside(self, path: bytes, fd: int, depth: int) -> None:
         check_depth(path, depth)
-        base, excluded, uids, gids = self._base, self._excluded, self._uids, self._gids
+        base, excluded, uids, gids, mark_of = self._base, self._excluded, self._uids, self._gids, self._mark_of
         skip = bool(self._rules.exclude)
-        for name in listing(fd):
+        names = listing(fd)
+        if HIDDEN in names:
+            names.remove(HIDDEN)
+        for name in names:
             here = path + b"/" + name
             if skip and excluded(here):
                 continue
@@ -191,7 +200,7 @@ class Capture:
             self._file(path, name, fd, status)
         elif kind == stat.S_IFDIR:
             self._directory(path, name, fd, status, depth)
-        elif not self._unchanged(path, mark_of(status)):
+        elif not self._unchanged(path, self._mark_of(status)):
             entry = entry_of(status)
             if kind == stat.S_IFLNK:
                 entry["target"] = to_text(os.readlink(name, dir_fd=fd))
@@ -208,7 +217,7 @@ class Capture:
         except PermissionError:
             raise _unreadable(path) from None
         try:
-            if not self._unchanged(path, mark_of(status)):
+            if not self._unchanged(path, self._mark_of(status)):
                 self._add(path, self._mark(status), self._with_attributes(entry_of(status), path, inner))
             self._inside(path, inner, depth + 1)
         finally:
@@ -283,7 +292,7 @@ class Capture:
         return entry
 
     def _mark(self, status: os.stat_result) -> bytes:
-        return mark_of(status) if status.st_ctime_ns < self._sure_before else UNSURE
+        return self._mark_of(status) if status.st_ctime_ns < self._sure_before else UNSURE
 
     def _unchanged(self, path: bytes, mark: bytes) -> bool:
         self._base.seek(path)

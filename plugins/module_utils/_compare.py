@@ -6,10 +6,10 @@
 
 import os
 import stat
-from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
 
 from . import _attributes
-from ._capture import entry_of, excluder, mount_points
+from ._capture import HIDDEN, entry_of, excluder, mount_points
 from ._errors import RolloutError
 from ._manifest import Cursor, Entry, mark_of
 from ._snapshot import Snapshot
@@ -24,14 +24,23 @@ Folder = NamedTuple("Folder", [("path", bytes), ("entry", Entry), ("above", Any)
 Difference = NamedTuple("Difference", [("kind", str), ("path", bytes), ("entry", Entry), ("folder", Optional[Folder])])
 
 
-def differences(snapshot: Snapshot, made: Optional[Dict[bytes, bytes]] = None) -> Iterator[Difference]:
+Same = Callable[[bytes, Entry, int], bool]
+
+
+def by_digest(_path: bytes, entry: Entry, source: int) -> bool:
+    """Whether an open file has the content of its entry."""
+    return bool(pump(source, None) == entry["sha256"])
+
+
+def differences(snapshot: Snapshot, made: Optional[Dict[bytes, bytes]] = None, same: Same = by_digest) -> Iterator[Difference]:
     """Everything that differs, parents first. Changes nothing.
 
     made: the marks of files that were just put back and verified on the way; what still has its mark need not be read.
+    same: judges the contents of files of one size.
     """
     cursor = Cursor(snapshot.entries_file)
     try:
-        walk = _Walk(cursor, snapshot, made or {})
+        walk = _Walk(cursor, snapshot, made or {}, same)
         while cursor.path is not None:
             for found in walk.top():
                 yield found
@@ -40,9 +49,10 @@ def differences(snapshot: Snapshot, made: Optional[Dict[bytes, bytes]] = None) -
 
 
 class _Walk:
-    def __init__(self, cursor: Cursor, snapshot: Snapshot, made: Dict[bytes, bytes]) -> None:
+    def __init__(self, cursor: Cursor, snapshot: Snapshot, made: Dict[bytes, bytes], same: Same) -> None:
         self._cursor = cursor
         self._made = made
+        self._same = same
         self._excludes = bool(snapshot.rules.exclude)
         self._excluded = excluder(snapshot.rules.exclude)
         self._mounts: FrozenSet[bytes] = mount_points()
@@ -132,7 +142,7 @@ class _Walk:
 
     def _inside(self, folder: Folder, fd: int) -> Iterator[Difference]:
         cursor = self._cursor
-        extras = set(listing(fd))
+        extras = set(listing(fd)) - {HIDDEN}
         prefix = folder.path + b"/"
         start = len(prefix)
         mounts = self._mounts
@@ -232,7 +242,7 @@ class _Walk:
         except PermissionError:
             return "replaced"
         try:
-            if pump(source, None) != entry["sha256"]:
+            if not self._same(self._path(), entry, source):
                 return "replaced"
             now.update(xattrs=_attributes.read(source), flags=_attributes.flags(source))
         finally:

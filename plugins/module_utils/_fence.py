@@ -19,23 +19,23 @@ POLL = 0.05
 Process = Tuple[int, str]  # pid and start time: a pid alone may be somebody else's by now
 
 
-def fence(transaction: str, patience: float = PATIENCE, wait: Callable[[float], None] = time.sleep) -> List[int]:
+def fence(transaction: str, patience: float = PATIENCE, wait: Callable[[float], None] = time.sleep, variable: str = VARIABLE) -> List[int]:
     """TERM, then KILL, every process of the transaction but ourselves and our ancestors; returns their pids."""
-    found = members(transaction)
+    found = members(transaction, variable)
     for process in found:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while any(_start(pid) == start for pid, start in found) and time.monotonic() < deadline:
         wait(POLL)
-    late = members(transaction)  # also those that were forked meanwhile
+    late = members(transaction, variable)  # also those that were forked meanwhile
     for process in late:
         _signal(process, signal.SIGKILL)
     return sorted({pid for pid, _start_time in found + late})
 
 
-def members(transaction: str) -> List[Process]:
+def members(transaction: str, variable: str = VARIABLE) -> List[Process]:
     """The living processes that carry the transaction in their environment. Without root: only our own can be seen."""
-    mark = "{0}={1}".format(VARIABLE, transaction).encode("ascii")
+    mark = "{0}={1}".format(variable, transaction).encode("ascii")
     spared = _family()
     found = []
     for name in os.listdir("/proc"):

@@ -9,19 +9,21 @@ import os
 import signal
 import subprocess
 import tempfile
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 OUTPUT = 256 * 1024
 
 
-def run(argv: List[str], timeout: Optional[float] = None, cwd: Optional[str] = None) -> Tuple[Optional[int], str]:
+def run(argv: List[str], timeout: Optional[float] = None, cwd: Optional[str] = None, env: Optional[Dict[str, str]] = None) -> Tuple[Optional[int], str]:
     """The return code and the last C(OUTPUT) bytes of stdout and stderr together; None instead of a code on timeout.
 
     The output goes to a file: with a pipe we would wait for a daemon that the program started and that inherited it.
     The program gets its own session, so that a timeout ends its children too. OSError when it cannot be started.
     """
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, close_fds=True, start_new_session=True)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, env=env, close_fds=True, start_new_session=True
+        )
         code = None  # type: Optional[int]
         try:
             code = process.wait(timeout)

@@ -11,10 +11,10 @@ place; a directory gets its mode and time when all below it is done.
 import itertools
 import os
 import stat
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from . import _attributes
-from ._compare import KINDS, Difference, differences, differs, observe, owner
+from ._compare import KINDS, Difference, Same, by_digest, differences, differs, observe, owner
 from ._errors import RolloutError
 from ._manifest import Entry, mark_of, order
 from ._objects import Objects, lost
@@ -34,6 +34,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts = dict.fromkeys(KINDS, 0)
         self.listed: List[Tuple[str, bytes]] = []
+        self.note = ""
 
     def add(self, found: Difference) -> None:
         self.counts[found.kind] += 1
@@ -41,45 +42,68 @@ class Tally:
             self.listed.append((found.kind, found.path))
 
 
-def preview(snapshot: Snapshot) -> Tally:
+class Stored:
+    """The contents of a snapshot by their SHA-256. Other providers have other contents with the same four methods."""
+
+    same = staticmethod(by_digest)
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def intact(self, _path: bytes, entry: Entry) -> bool:
+        return self._objects.intact(entry["sha256"])
+
+    def copy(self, _path: bytes, entry: Entry, target: int) -> bool:
+        return self._objects.copy(entry["sha256"], target, bool(entry.get("sparse")))
+
+    def lost(self, path: bytes, entry: Entry) -> RolloutError:
+        return lost(path, entry["sha256"])
+
+
+def preview(snapshot: Snapshot, same: Same = by_digest) -> Tally:
     """What put_back() would change."""
     snapshot.check()
     found = Tally()
-    for item in differences(snapshot):
+    for item in differences(snapshot, same=same):
         found.add(item)
     return found
 
 
 def put_back(state_dir: str, snapshot: Snapshot) -> Tally:
+    """put_back_from() the contents of the state directory."""
+    with Objects(state_dir) as objects:
+        return put_back_from(Stored(objects), snapshot)
+
+
+def put_back_from(contents: Any, snapshot: Snapshot) -> Tally:
     """Make the paths what the snapshot says, prove it by comparing again, and return what differed before."""
     snapshot.check()
     first = Tally()
-    with Objects(state_dir) as objects:
-        batch: List[Difference] = []
+    batch: List[Difference] = []
+    _tidy(snapshot)
+    for found in differences(snapshot, same=contents.same):
+        first.add(found)
+        if found.entry.get("type") == "file" and found.kind in ("created", "replaced") and not contents.intact(found.path, found.entry):
+            raise contents.lost(found.path, found.entry)
+        if len(batch) < BATCH:
+            batch.append(found)
+    stuck = 0
+    made: Dict[bytes, bytes] = {}
+    while batch:
+        snapshot.refuse_strangers([(item.entry["uid"], item.entry["gid"]) for item in batch if "uid" in item.entry])
+        made.clear()
+        with _Hands(contents, snapshot, len(batch) <= MANY, made) as hands:
+            hands.apply(batch)
         _tidy(snapshot)
-        for found in differences(snapshot):
-            first.add(found)
-            if found.entry.get("sha256") and found.kind in ("created", "replaced") and not objects.intact(found.entry["sha256"]):
-                raise lost(found.path, found.entry["sha256"])
-            if len(batch) < BATCH:
-                batch.append(found)
-        stuck = 0
-        made: Dict[bytes, bytes] = {}
-        while batch:
-            snapshot.refuse_strangers([(item.entry["uid"], item.entry["gid"]) for item in batch if "uid" in item.entry])
-            made.clear()
-            with _Hands(objects, snapshot, len(batch) <= MANY, made) as hands:
-                hands.apply(batch)
-            _tidy(snapshot)
-            before, batch = batch, list(itertools.islice(differences(snapshot, made), BATCH))
-            stuck = stuck + 1 if batch and batch[0].path == before[0].path else 0
-            if stuck == PASSES:
-                raise RolloutError(
-                    "Put back {0} times, but these still differ from the snapshot {1}: {2}. Stop what writes there, then run restore with force.".format(
-                        PASSES, snapshot.id, ", ".join("{0} ({1})".format(show(item.path), item.kind) for item in batch[:10])
-                    ),
-                    "unstable",
-                )
+        before, batch = batch, list(itertools.islice(differences(snapshot, made, contents.same), BATCH))
+        stuck = stuck + 1 if batch and batch[0].path == before[0].path else 0
+        if stuck == PASSES:
+            raise RolloutError(
+                "Put back {0} times, but these still differ from the snapshot {1}: {2}. Stop what writes there, then run restore with force.".format(
+                    PASSES, snapshot.id, ", ".join("{0} ({1})".format(show(item.path), item.kind) for item in batch[:10])
+                ),
+                "unstable",
+            )
     return first
 
 
@@ -102,8 +126,8 @@ def _tidy(snapshot: Snapshot) -> None:
 class _Hands:
     """Changes the paths, through directories that it opens from the snapshot path down and never through a link."""
 
-    def __init__(self, objects: Objects, snapshot: Snapshot, each_to_disk: bool, made: Dict[bytes, bytes]) -> None:
-        self._objects = objects
+    def __init__(self, contents: Any, snapshot: Snapshot, each_to_disk: bool, made: Dict[bytes, bytes]) -> None:
+        self._contents = contents
         self._tops = snapshot.paths
         self._temporary = temporary_name(snapshot)
         self._each_to_disk = each_to_disk
@@ -238,9 +262,9 @@ class _Hands:
         """Copy a content to the temporary name, verified: a wrong one is removed again and never gets the real name."""
         target = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
         try:
-            if not self._objects.copy(entry["sha256"], target, bool(entry.get("sparse"))):
+            if not self._contents.copy(path, entry, target):
                 os.unlink(self._temporary, dir_fd=fd)
-                raise lost(path, entry["sha256"])
+                raise self._contents.lost(path, entry)
             self._dress(dict(entry, flags=0), target)  # an immutable file cannot be renamed
         finally:
             os.close(target)

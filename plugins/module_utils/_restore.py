@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import _packages, _putback, _retention, _services, _snapshot, _timer
+from . import _packages, _providers, _putback, _retention, _services, _snapshot, _timer
 from ._checks import describe
 from ._checks import failed as failed_checks
 from ._checks import run as run_checks
@@ -69,7 +69,7 @@ def restore(
         if check_mode and not force and cannot_be_undone(found):
             return True, _held(found), {}
         if check_mode:
-            would = _putback.Tally() if _untouched(found) else _putback.preview(_snapshot.load(state_dir, found["snapshot"]))
+            would = _putback.Tally() if _untouched(found) else _providers.preview(_snapshot.load(state_dir, found["snapshot"]))
             packages = [] if _untouched(found) else _packages.differences(state_dir, found["snapshot"], _packages.manager_of(command))
             return True, dict(_result("restored", found, would), packages=packages), _diff(would, packages)
         _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by)
@@ -148,7 +148,7 @@ def settle(
     diff = {}  # type: Dict[str, Any]
     try:
         if untouched:  # the snapshot may not even be complete
-            _snapshot.discard(state_dir, transaction["snapshot"])
+            _providers.discard(state_dir, transaction["snapshot"])
         else:
             diff = _diff(_put_back(state_dir, transaction, check, command, result), result["packages"])
     except (RolloutError, OSError) as error:
@@ -164,9 +164,16 @@ def settle(
         ) from error
     record = advance(state_dir, record, "restored", clock())
     _timer.disarm(state_dir, command)
-    prune(state_dir, record, clock())
+    result.update(warned(state_dir, record, clock()))
     result["seconds"] = round(clock() - began, 3)
     return record, result, diff
+
+
+def warned(state_dir: str, record: Record, now: float) -> Dict[str, Any]:
+    """prune(), and C(warnings) if there is anything that could not be dropped."""
+    prune(state_dir, record, now)
+    problems = _providers.undropped(state_dir)
+    return {"warnings": problems} if problems else {}
 
 
 def prune(state_dir: str, record: Record, now: float) -> None:
@@ -185,7 +192,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
     problems = []  # type: List[str]
     if options.get("packages"):
         result["packages"], problems = _packages.put_back(state_dir, transaction["snapshot"], _packages.manager_of(command))
-    found = _putback.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
+    found = _providers.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
     result["files"] = _count(found)
     problems += _services.put_back(transaction.get("services") or {}, command)
     problems += _services.rerun(options.get("restart") or [], command)
@@ -228,4 +235,5 @@ def _count(found: _putback.Tally) -> Dict[str, Any]:
 def _diff(found: _putback.Tally, packages: Sequence[str] = ()) -> Dict[str, Any]:
     more = sum(found.counts.values()) - len(found.listed)
     lines = [line + "\n" for line in packages] + ["{0}: {1}\n".format(kind, show(path)) for kind, path in found.listed]
+    lines += [found.note + "\n"] if found.note else []
     return {"prepared": "".join(lines + (["and {0} more\n".format(more)] if more else []))}

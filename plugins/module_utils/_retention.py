@@ -7,7 +7,7 @@
 import os
 from typing import Any, Dict, Iterable, List, Optional, Set
 
-from . import _objects, _snapshot
+from . import _objects, _providers, _snapshot
 from ._record import disown, load, unix
 from ._store import locked
 
@@ -24,11 +24,10 @@ def prune(state_dir: str, keep: Dict[str, int], needed: Iterable[Optional[str]],
     newest: Set[str] = {found.id for found in known[-keep["count"] :]} if keep["count"] > 0 else set()
     young = {found.id for found in known if not keep.get("days") or unix(found.facts["created"]) > now - keep["days"] * DAY}
     stale = [name for name in _snapshot.names(state_dir) if name not in held and not (name in newest and name in young)]
-    for name in stale:
-        _snapshot.drop(state_dir, name)
-    if stale:
+    dropped = [name for name in stale if _providers.drop(state_dir, name)]
+    if dropped:
         _snapshot.sweep(state_dir)
-    return stale + _shrink(state_dir, keep.get("bytes", 0), held)
+    return dropped + _shrink(state_dir, keep.get("bytes", 0), held)
 
 
 def _shrink(state_dir: str, limit: int, held: Set[Optional[str]]) -> List[str]:
@@ -37,8 +36,8 @@ def _shrink(state_dir: str, limit: int, held: Set[Optional[str]]) -> List[str]:
         with _objects.Objects(state_dir) as objects:
             if objects.bytes() <= limit:
                 break
-        if found.id not in held:
-            _snapshot.drop(state_dir, found.id)
+        if found.id not in held and found.provider == _snapshot.FILES:
+            _providers.drop(state_dir, found.id)
             _snapshot.sweep(state_dir)
             dropped.append(found.id)
     return dropped
@@ -54,7 +53,7 @@ def verify(state_dir: str, wanted: Optional[str] = None, check_mode: bool = Fals
     with locked(state_dir, check_mode):
         record = load(state_dir)
         names = [wanted] if wanted else [each.id for each in _snapshot.finished(state_dir)]
-        found = {name: _snapshot.verify(state_dir, name, not check_mode) for name in names}
+        found = {name: _providers.verify(state_dir, name, not check_mode) for name in names}
         bad = [name for name in names if found[name]]
         good = record["last_known_good"]
         if good in bad:
@@ -67,6 +66,6 @@ def verify(state_dir: str, wanted: Optional[str] = None, check_mode: bool = Fals
 def last_known_good(state_dir: str, bad: Iterable[str] = ()) -> Optional[str]:
     """The newest snapshot with which nothing is known to be wrong: each was taken of a healthy host."""
     for found in reversed(_snapshot.finished(state_dir)):
-        if found.id not in bad and _snapshot.sound(state_dir, found.id):
+        if found.id not in bad and _providers.sound(state_dir, found.id):
             return found.id
     return None

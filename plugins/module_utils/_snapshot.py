@@ -7,13 +7,14 @@
 snapshots/<id>/entries         one line for each path, see _manifest.py
 snapshots/<id>/snapshot.json   what it is of; written last: without it the snapshot was never completed
 snapshots/<id>/damaged.json    what verify() found lost; such a snapshot is never last known good
+snapshots/<id>/provider.json   what lies elsewhere, see _providers.py; written before it is made
 
 The contents of files are in _objects.py.
 """
 
 import contextlib
 import os
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from . import _manifest, _objects
 from ._attributes import refuse_strangers
@@ -24,6 +25,7 @@ from ._tree import DIRECTORY, remove
 
 SCHEMA = 2
 ENTRY_BYTES = 320
+FILES = "files"
 
 Size = NamedTuple("Size", [("files", int), ("bytes", int), ("needed", int)])
 
@@ -38,6 +40,11 @@ class Snapshot:
         self.rules = Rules(tuple(facts["exclude"]), facts["cross_mounts"], facts["immutable"])
 
     @property
+    def provider(self) -> str:
+        """Who has the contents: files, btrfs or command."""
+        return str(self.facts.get("provider", FILES))
+
+    @property
     def entries_file(self) -> str:
         return os.path.join(self.place, "entries")
 
@@ -50,8 +57,8 @@ class Snapshot:
         return _manifest.entries(self.entries_file)
 
     def contents(self) -> Iterator[Any]:
-        """The (path, SHA-256) of every file."""
-        return ((path, entry["sha256"]) for path, entry in self.entries() if entry["type"] == "file")
+        """The (path, SHA-256) of every file that the state directory has."""
+        return ((path, entry["sha256"]) for path, entry in self.entries() if "sha256" in entry)
 
     def check(self) -> None:
         """RolloutError(snapshot) when the entries are not what was written."""
@@ -114,16 +121,19 @@ def within(path: bytes, top: bytes) -> bool:
     return path == top or path.startswith(top.rstrip(b"/") + b"/")
 
 
-def estimate(state_dir: str, paths: Iterable[bytes], rules: Rules = DEFAULT) -> Size:
+Walk = Callable[..., Capture]
+
+
+def estimate(state_dir: str, paths: Iterable[bytes], rules: Rules = DEFAULT, walk: Walk = Capture, provider: str = FILES) -> Size:
     """files and bytes below the paths, and the disk bytes that a snapshot needs now. Writes nothing."""
     with _objects.Objects(state_dir) as objects:
-        capture = Capture(objects, None, _base(state_dir, objects, rules), rules, None)
+        capture = walk(objects, None, _base(state_dir, objects, rules, provider), rules, None)
         return _size(capture.run(paths))
 
 
-def preflight(state_dir: str, paths: Iterable[bytes], rules: Rules, min_free: int) -> Size:
+def preflight(state_dir: str, paths: Iterable[bytes], rules: Rules, min_free: int, walk: Walk = Capture, provider: str = FILES) -> Size:
     """The estimate; Refused(no_space) as take() would."""
-    size, free = estimate(state_dir, paths, rules), free_bytes(state_dir)
+    size, free = estimate(state_dir, paths, rules, walk, provider), free_bytes(state_dir)
     if size.needed + min_free > free:
         raise no_space(state_dir, size, min_free, free)
     return size
@@ -133,11 +143,22 @@ def _size(capture: Capture) -> Size:
     return Size(capture.files, capture.bytes, capture.needed + capture.entries * ENTRY_BYTES)
 
 
-def take(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules: Rules = DEFAULT, min_free: int = 0) -> Snapshot:
+def take(
+    state_dir: str,
+    snapshot: str,
+    paths: List[bytes],
+    created: str,
+    rules: Rules = DEFAULT,
+    min_free: int = 0,
+    walk: Walk = Capture,
+    more: Optional[Dict[str, Any]] = None,
+) -> Snapshot:
     """Keep every file below the paths that an earlier snapshot has not, then write the snapshot and return it.
 
     Refused(no_space) when less than C(min_free) bytes would stay free; it names what the whole snapshot needs.
+    C(walk) and C(more) facts are of another provider.
     """
+    more = more or {}
     place = os.path.join(state_dir, "snapshots", snapshot)
     for directory in (os.path.dirname(place), place):
         os.makedirs(directory, 0o700, exist_ok=True)
@@ -146,7 +167,7 @@ def take(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules:
         objects.prepare()
         writer = _manifest.Writer(os.path.join(place, "entries"))
         try:
-            capture = Capture(objects, writer, _base(state_dir, objects, rules), rules, free - min_free)
+            capture = walk(objects, writer, _base(state_dir, objects, rules, more.get("provider", FILES)), rules, free - min_free)
             size = _size(capture.run(paths))
             if capture.full or size.needed + min_free > free:
                 raise no_space(state_dir, size, min_free, free)
@@ -171,6 +192,7 @@ def take(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules:
             "entries": capture.entries,
             "entries_sha256": sha,
         }
+        facts.update(more)
     for directory in (place, os.path.dirname(place), state_dir):
         fsync_dir(directory)
     write_json(os.path.join(place, "snapshot.json"), facts)
@@ -208,16 +230,21 @@ def load(state_dir: str, snapshot: str) -> Snapshot:
     return Snapshot(place, facts)
 
 
-def verify(state_dir: str, snapshot: str, note: bool = True) -> List[str]:
-    """Read everything that a restore would need and compare it with its SHA-256; what is lost, as sentences, and noted for later."""
+def damaged_objects(state_dir: str, snapshot: Snapshot) -> Iterator[str]:
+    """Every content that is not what its SHA-256 says, as a sentence."""
+    with _objects.Objects(state_dir) as objects:
+        for path, sha in snapshot.contents():
+            if not objects.intact(sha):
+                yield "{0} (object {1}) is damaged or lost".format(show(path), sha)
+
+
+def verify(state_dir: str, snapshot: str, note: bool = True, damage: Callable[[str, Snapshot], Iterable[str]] = damaged_objects) -> List[str]:
+    """Read everything that a restore would need; what is lost, as sentences, and noted for later."""
     problems: List[str] = []
     found = load(state_dir, snapshot)
     try:
         found.check()
-        with _objects.Objects(state_dir) as objects:
-            for path, sha in found.contents():
-                if not objects.intact(sha):
-                    problems.append("{0} (object {1}) is damaged or lost".format(show(path), sha))
+        problems += damage(state_dir, found)
         from . import _packages  # here, because only this needs it
 
         problems += ["the file of package {0} is damaged or lost".format(key) for key in _packages.damaged(state_dir, snapshot)]
@@ -263,12 +290,12 @@ def finished(state_dir: str) -> List[Snapshot]:
     return sorted(found, key=lambda item: (item.facts["created"], item.id))
 
 
-def _base(state_dir: str, objects: _objects.Objects, rules: Rules) -> Optional[str]:
+def _base(state_dir: str, objects: _objects.Objects, rules: Rules, provider: str) -> Optional[str]:
     """The entries of the newest snapshot that can be trusted: what has not changed since then is not read again."""
     if objects.broken:
         return None
     for found in reversed(finished(state_dir)):
-        if found.rules.immutable == rules.immutable and sound(state_dir, found.id):
+        if found.provider == provider and found.rules.immutable == rules.immutable and sound(state_dir, found.id):
             return found.entries_file
     return None
 
@@ -293,16 +320,13 @@ def drop(state_dir: str, snapshot: str) -> None:
             os.close(fd)
 
 
-def discard(state_dir: str, snapshot: str) -> None:
-    """Drop a snapshot and the contents that only it had."""
-    drop(state_dir, snapshot)
-    sweep(state_dir)
-
-
 def sweep(state_dir: str) -> None:
     """Remove the contents that no snapshot names. If any snapshot cannot be read, keep them all."""
     left = []
     for name in names(state_dir):
+        place = os.path.join(state_dir, "snapshots", name)
+        if os.path.exists(os.path.join(place, "provider.json")) and not os.path.exists(os.path.join(place, "snapshot.json")):
+            continue  # waits to be dropped where it lies, and has no contents here
         try:
             found = load(state_dir, name)
             found.check()

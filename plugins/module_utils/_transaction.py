@@ -11,14 +11,14 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _packages, _services, _snapshot, _timer
+from . import _packages, _providers, _services, _snapshot, _timer
 from ._capture import Rules
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, advance, failed_before, iso, load, open_transaction, renew, start, withdraw
-from ._restore import Check, inconsistent, label, prune, settle, waits
+from ._restore import Check, inconsistent, label, settle, waits, warned
 from ._retention import last_known_good
 from ._store import examine, locked, prepare, release_reserve, reserve
 
@@ -43,6 +43,8 @@ def begin(
     problems = validate(options["checks"], templated=True)
     if problems:
         raise Refused("The checks are not usable: {0}. Nothing was touched.".format("; ".join(problems)), "bad_check")
+    provider = _providers.Provider(options.get("provider", _snapshot.FILES), options.get("provider_commands") or {})
+    _providers.judge(provider, paths, rules)
     _services.require(options["services"])
     manager = _packages.manager_of(command) if options["packages"] else None
     _packages.require(options["packages"], manager)
@@ -71,12 +73,12 @@ def begin(
         looked = _packages.look(options["packages"], manager)
         paths = _snapshot.resolve(options["paths"] + _services.drop_ins(options["services"]) + looked.paths, state_dir)
         if check_mode:
-            size = _snapshot.preflight(state_dir, paths, rules, options["min_free"])
+            size = _providers.preflight(state_dir, paths, rules, options["min_free"], provider)
             after = dict(before, phase="changing", release=label(options["release"]))
             would = {"id": None, "files": size.files, "bytes": size.bytes}
             result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=would)
             return True, result, _change(before, after)
-        record, snapshot = _open(state_dir, record, options, paths, rules, looked, clock, check, command)
+        record, snapshot = _open(state_dir, record, options, paths, rules, provider, looked, clock, check, command)
     result = dict(_begun("begun", record, snapshot, unsettled), checks=results)
     return True, result, _change(before, _summary(record))
 
@@ -148,6 +150,7 @@ def _open(
     options: Dict[str, Any],
     paths: List[bytes],
     rules: Rules,
+    provider: _providers.Provider,
     looked: _packages.Looked,
     clock: Clock,
     check: Check,
@@ -180,9 +183,9 @@ def _open(
         _program.leave(state_dir)
         if transaction["revert"]:
             _timer.arm(state_dir, transaction["revert"], command)
-        snapshot = _snapshot.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"])
+        snapshot = _providers.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"], provider)
     except Refused:
-        _snapshot.discard(state_dir, record["transaction"]["snapshot"])
+        _providers.discard(state_dir, record["transaction"]["snapshot"])
         _packages.prune(state_dir, _snapshot.names(state_dir))
         release_reserve(state_dir)
         withdraw(state_dir, before)
@@ -323,15 +326,15 @@ def commit(
                 checks=results,
                 phase=found["phase"],
             )
-        good = found["snapshot"] if _snapshot.sound(state_dir, found["snapshot"]) else last_known_good(state_dir)
+        good = found["snapshot"] if _providers.sound(state_dir, found["snapshot"]) else last_known_good(state_dir)
         if check_mode:
             after = dict(before, phase="committed", installed=label(found["release"]))
             return True, dict(_committed(record, results), phase="committed", last_known_good=good), _change(before, after)
         record = advance(state_dir, record, "committed", clock(), good)
         _timer.disarm(state_dir, command)
         release_reserve(state_dir)
-        prune(state_dir, record, clock())
-        return True, _committed(record, results), _change(before, _summary(record))
+        more = warned(state_dir, record, clock())
+        return True, dict(_committed(record, results), **more), _change(before, _summary(record))
 
 
 def _committed(record: Record, results: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -80,6 +80,31 @@ options:
     type: list
     elements: str
     default: []
+  provider:
+    description:
+      - Who takes the snapshot and has its contents.
+      - V(files) keeps every file that has changed since the last snapshot in O(state_dir). It works everywhere.
+      - V(btrfs) takes a read-only snapshot of each subvolume that O(paths) are in, which takes no time and at first no disk, and no content is
+        read. It is in C(.onprem-rollout) at the top of the subvolume, which only root can enter. Needs root. A subvolume inside of O(paths) must
+        be excluded. A restore touches only what differs and shares blocks with the snapshot. Of files with the attribute C (no copy on write)
+        btrfs has no checksums, so damage to them is not noticed.
+      - V(command) runs O(provider_commands), for LVM, snapm, ZFS or a hypervisor.
+    type: str
+    choices: [files, btrfs, command]
+    default: files
+  provider_commands:
+    description:
+      - For O(provider=command), four lists of a program and its arguments, C(take), C(restore), C(drop) and C(verify), and a C(timeout) of
+        each in seconds, 240 by default. Tasks of the role end after C(rollout_step_timeout), so that must be longer.
+      - They run without a shell, with E(ROLLOUT_SNAPSHOT), the id of the snapshot, E(ROLLOUT_PATHS), a JSON list of O(paths), and
+        E(ROLLOUT_STATE_DIR). Exit code 0 is success; the last line of output goes into the message otherwise.
+      - Every one may be killed at any moment, by a power cut for instance, and is then run again. Each must cope with what it left half done, and
+        C(drop) also with a snapshot that C(take) did not finish or that is gone already.
+      - C(take) that fails refuses the host. C(restore) that fails leaves the host inconsistent. C(verify) that fails means a damaged snapshot.
+        C(drop) that fails is a warning, and is tried again whenever snapshots are dropped.
+      - They decide what they keep, so O(exclude) and O(cross_mounts) are refused with them, and a dry run cannot list paths.
+    type: dict
+    default: {}
   services:
     description:
       - Systemd units that are brought back to their present state when the host is restored, whether active, enabled or masked.
@@ -219,7 +244,7 @@ reason:
   description: >-
     One word for machines, such as V(bad_path), V(bad_check), V(bad_package), V(no_package), V(no_package_manager), V(broken_package), V(package),
     V(bad_service), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible), V(sick), V(no_space), V(unreadable),
-    V(immutable), V(busy_file), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
+    V(immutable), V(busy_file), V(provider), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
@@ -241,6 +266,8 @@ ARGUMENTS: Dict[str, Any] = {
         "release": {"type": "dict", "required": True},
         "paths": {"type": "list", "elements": "str", "default": []},
         "packages": {"type": "list", "elements": "str", "default": []},
+        "provider": {"type": "str", "choices": ["files", "btrfs", "command"], "default": "files"},
+        "provider_commands": {"type": "dict", "default": {}},
         "services": {"type": "list", "elements": "str", "default": []},
         "restart": {"type": "list", "elements": "str", "default": []},
         "checks": {"type": "list", "elements": "dict", "default": []},

@@ -4,36 +4,44 @@
 
 """Faults at every step: the k-th call that changes a file system is the last one, or fails.
 
-The product code has no hooks for this. What is replaced are the functions of C(os) through which all its changes go.
+The product code has no hooks for this. What is replaced are the functions through which all its changes go, and the start of programs.
 """
 
 import contextlib
 import errno
+import fcntl
 import os
+import subprocess
+
+from ansible_collections.onprem.rollout.plugins.module_utils import _btrfs
 
 CALLS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "symlink", "write", "ftruncate", "fchmod", "chmod", "chown", "utime")
 KILLED = 77
+PLACES = [(os, name) for name in CALLS] + [(fcntl, "ioctl"), (subprocess, "Popen")]
+IOCTLS = (_btrfs.SNAPSHOT, _btrfs.DESTROY)
 
 
 @contextlib.contextmanager
 def hooked(before):
     """Call C(before(name, arguments)) before each changing call; what it returns, if anything, replaces the call."""
-    originals = {name: getattr(os, name) for name in CALLS}
+    originals = {name: getattr(module, name) for module, name in PLACES}
 
     def hook(name):
         def call(*arguments, **options):
+            if name == "ioctl" and arguments[1] not in IOCTLS:
+                return originals[name](*arguments, **options)
             instead = before(name, arguments, options)
             return originals[name](*arguments, **options) if instead is None else instead
 
         return call
 
-    for name in CALLS:
-        setattr(os, name, hook(name))
+    for module, name in PLACES:
+        setattr(module, name, hook(name))
     try:
         yield originals
     finally:
-        for name, original in originals.items():
-            setattr(os, name, original)
+        for module, name in PLACES:
+            setattr(module, name, originals[name])
 
 
 def killed_at(step, action):

@@ -146,6 +146,8 @@ class Host:
             "exclude": [],
             "cross_mounts": False,
             "immutable": "refuse",
+            "provider": "files",
+            "provider_commands": {},
             "revert_after": 0,
             "payload_timeout": 0,
         }

@@ -273,7 +273,7 @@ def test_somebody_who_keeps_writing_is_reported(host, monkeypatch):
     manifest = snapshot_of(host)
     config = os.path.join(host.tree, "app/data/config")
 
-    def busy(snapshot, made=None):
+    def busy(snapshot, made=None, **_same):
         write(config, b"again and again", 0o644)
         return differences(snapshot, made)
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _capture, _objects, _putback, _retention, _snapshot
+from ansible_collections.onprem.rollout.plugins.module_utils import _capture, _objects, _providers, _putback, _retention, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._compare import differences
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import fingerprint, write
@@ -361,7 +361,7 @@ def test_a_sweep_writes_a_thin_pack_again_and_keeps_a_damaged_one(host):
     for number in range(1, 40):
         os.unlink(os.path.join(host.tree, f"app/data/n{number}"))
     take(host, "s2")
-    _snapshot.discard(host.state_dir, "s1")
+    _providers.discard(host.state_dir, "s1")
     assert len(contents(host)) == 8
     assert _snapshot.verify(host.state_dir, "s2") == []
 

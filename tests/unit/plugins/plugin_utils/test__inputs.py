@@ -106,6 +106,7 @@ def test_a_version_that_has_no_order_can_only_be_pinned_exactly():
     assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host b, rollout_pin"]
 
 
+PROGRAMS = {action: ["true"] for action in ("take", "restore", "drop", "verify")}
 BAD = [
     ({"hostvars": {"a": {"rollout_pin": "about 2"}}}, "host a, rollout_pin"),
     ({"rollout_paths": ["relative"]}, "host a, rollout_paths"),
@@ -130,6 +131,13 @@ BAD = [
     ({"rollout_exclude": "*.pid"}, "host a, rollout_exclude"),
     ({"rollout_immutable": "ignore"}, "host a, rollout_immutable"),
     ({"rollout_cross_mounts": "perhaps"}, "host a, rollout_cross_mounts"),
+    ({"rollout_provider": "zfs"}, "host a, rollout_provider"),
+    ({"rollout_provider": "btrfs", "rollout_cross_mounts": True}, "host a, rollout_cross_mounts"),
+    ({"rollout_provider": "command", "rollout_provider_commands": PROGRAMS, "rollout_exclude": ["*.pid"]}, "host a, rollout_exclude"),
+    ({"rollout_provider": "command", "rollout_provider_commands": ["lvcreate"]}, "host a, rollout_provider_commands"),
+    ({"rollout_provider": "command", "rollout_provider_commands": dict(PROGRAMS, drop="lvremove")}, "host a, rollout_provider_commands"),
+    ({"rollout_provider": "command", "rollout_provider_commands": dict(PROGRAMS, undo=["true"])}, "host a, rollout_provider_commands"),
+    ({"rollout_provider": "command", "rollout_provider_commands": dict(PROGRAMS, timeout=300)}, "host a, rollout_provider_commands"),
     ({"rollout_min_free": -1}, "host a, rollout_min_free"),
     ({"rollout_services": "shop.service"}, "host a, rollout_services"),
     ({"rollout_services": ["shop", "shop.service"]}, "host a, rollout_services"),
