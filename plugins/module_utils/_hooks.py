@@ -55,6 +55,12 @@ def judge(commands: Any, rules: Rules) -> None:
         raise Refused("The provider command cannot be used: {0}. Nothing was touched. Correct provider_commands.".format("; ".join(found)), "provider")
 
 
+def absolute(commands: Dict[str, Any]) -> Dict[str, Any]:
+    """The same programs for whoever restores, whose C(PATH) may be another one."""
+    places = {action: os.path.abspath(shutil.which(commands[action][0]) or commands[action][0]) for action in ACTIONS}
+    return dict(commands, **{action: [places[action]] + commands[action][1:] for action in ACTIONS})
+
+
 def call(action: str, place: str, intent: Dict[str, Any], note: bool = True) -> None:
     """Run one of the programs to its end. RolloutError(provider) with its last words when it fails.
 
@@ -84,4 +90,4 @@ def call(action: str, place: str, intent: Dict[str, Any], note: bool = True) -> 
 
 def _failed(action: str, argv: List[str], how: str, output: str) -> RolloutError:
     words = last_line(output)
-    return RolloutError("The {0} command of the snapshot ({1}) {2}{3}.".format(action, " ".join(argv), how, ": " + words if words else ""), "provider")
+    return RolloutError("The {0} command of the snapshot ({1}) {2}{3}.".format(action, show(argv[0]), how, ": " + words if words else ""), "provider")

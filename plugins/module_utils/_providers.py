@@ -69,7 +69,7 @@ def _frozen_intent(snapshot: str, wanted: Iterable[_btrfs.Subvolume]) -> Dict[st
 
 def _take_command(state_dir: str, snapshot: str, paths: List[bytes], created: str, min_free: int, provider: Provider) -> Snapshot:
     known = [to_text(path) for path in paths]
-    intent = {"provider": COMMAND, "id": snapshot, "paths": known, "commands": provider.commands}
+    intent = {"provider": COMMAND, "id": snapshot, "paths": known, "commands": _hooks.absolute(provider.commands)}
     try:
         _hooks.call("take", _intend(state_dir, snapshot, intent), intent)
     except RolloutError as error:

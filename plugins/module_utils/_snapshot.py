@@ -301,9 +301,9 @@ def _base(state_dir: str, objects: _objects.Objects, rules: Rules, provider: str
 
 
 def summaries(state_dir: str) -> List[Dict[str, Any]]:
-    """Each finished snapshot's id, files, bytes, stored, created and damaged, oldest first."""
+    """Each finished snapshot's id, files, bytes, stored, created, provider and damaged, oldest first."""
     keys = ("id", "files", "bytes", "stored", "created")
-    return [dict({key: found.facts[key] for key in keys}, damaged=found.damage) for found in finished(state_dir)]
+    return [dict({key: found.facts[key] for key in keys}, provider=found.provider, damaged=found.damage) for found in finished(state_dir)]
 
 
 def drop(state_dir: str, snapshot: str) -> None:

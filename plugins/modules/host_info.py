@@ -62,10 +62,15 @@ in_progress:
 snapshots:
   description:
     - Each snapshot's C(id), C(files), C(bytes) and C(created), oldest first, and the bytes that were C(stored) for it alone.
-    - C(damaged) lists what M(onprem.rollout.verify) found lost.
+    - Its C(provider), see the option of M(onprem.rollout.begin). C(damaged) lists what M(onprem.rollout.verify) found lost.
   returned: success
   type: list
   elements: dict
+undropped:
+  description: The snapshots that could not be dropped, and why, as sentences. It is tried again whenever snapshots are dropped.
+  returned: success
+  type: list
+  elements: str
 free_bytes:
   description: Free bytes on the file system of O(state_dir), for unprivileged writers.
   returned: success
@@ -92,7 +97,7 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _record, _services, _snapshot
+from ansible_collections.onprem.rollout.plugins.module_utils import _providers, _record, _services, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import free_bytes, local, unfit
 
@@ -106,6 +111,7 @@ def run(module: AnsibleModule) -> Outcome:
         "record": record,
         "in_progress": found is not None and found["phase"] != "inconsistent",
         "snapshots": _snapshot.summaries(state_dir),
+        "undropped": _providers.undropped(state_dir),
         "free_bytes": free_bytes(state_dir),
         "unfit": unfit(state_dir, size.needed + module.params["min_free"]) if module.params["min_free"] else "",
         "estimate": {"files": size.files, "bytes": size.bytes},

@@ -4,12 +4,29 @@
 
 """Fixtures of the tests of on-host code."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
 
-from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import Host
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import MEMORY, Host, Image, sh
 
 
 @pytest.fixture
 def host(tmp_path):
     """A planted host whose record does not exist yet."""
     return Host(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A btrfs, mounted while tests run."""
+    lacking = [name for name in ("mkfs.btrfs", "btrfs") if shutil.which(name) is None]
+    if os.geteuid() != 0 or lacking:
+        pytest.skip("mounts a btrfs; runs as root with btrfs-progs, as in make test and CI")
+    place = tempfile.mkdtemp(dir=MEMORY)
+    made = Image(place)
+    yield made
+    sh("umount", made.mount)
+    shutil.rmtree(place)

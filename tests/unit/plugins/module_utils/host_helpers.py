@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _restore, _revert, _timer, _transaction
 
 RUN = {"run": "controller-1", "controller": "controller", "pid": 1, "user": "tester", "job": None}
 OTHER = {"run": "controller-2", "controller": "elsewhere", "pid": 2, "user": "somebody", "job": None}
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for tests that wait for a disk thousands of times
+UNIQUE = b"one of a kind: 5d2c9b0e "
 OLD = {"name": "shop", "version": "1.0", "digest": "1" * 64}
 NEW = {"name": "shop", "version": "2.0", "digest": "2" * 64}
 
@@ -212,3 +215,32 @@ def as_nobody(top, action):
         message = source.read().decode("utf-8")
     os.waitpid(pid, 0)
     return message
+
+
+def sh(*argv):
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+
+
+class Image:
+    """A btrfs of its own, whose disk can be damaged."""
+
+    def __init__(self, place):
+        self.file, self.mount = os.path.join(place, "image"), os.path.join(place, "mount")
+        os.mkdir(self.mount)
+        with open(self.file, "wb") as out:
+            out.truncate(200 * 1024 * 1024)
+        sh("mkfs.btrfs", "-q", self.file)
+        sh("mount", "-o", "loop", self.file, self.mount)
+
+    def damage(self):
+        sh("umount", self.mount)
+        found = 0
+        with open(self.file, "r+b") as image:
+            content = image.read()
+            while content.find(UNIQUE, found) >= 0:
+                found = content.find(UNIQUE, found) + 1
+                image.seek(found - 1)
+                image.write(b"?" * len(UNIQUE))
+        if not found:
+            raise RuntimeError("the content is not on the disk")
+        sh("mount", "-o", "loop", self.file, self.mount)

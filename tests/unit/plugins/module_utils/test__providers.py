@@ -7,7 +7,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 
@@ -16,10 +15,17 @@ import pytest
 from ansible_collections.onprem.rollout.plugins.module_utils import _btrfs, _capture, _hooks, _objects, _providers, _retention, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults import killed_at
-from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, Host, fingerprint, upgrade, write
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import (
+    MEMORY,
+    NEW,
+    UNIQUE,
+    Host,
+    fingerprint,
+    sh,
+    upgrade,
+    write,
+)
 
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # these tests wait for a disk thousands of times
-UNIQUE = b"one of a kind: 5d2c9b0e "
 HOOKS = {
     "take": 'echo take >>"$store/log"; rm -rf "$copy" "$copy.sums"; rsync -aAXH "$tree/" "$copy/"; '
     'find "$copy" -type f -exec sha256sum {} + >"$copy.new"; mv "$copy.new" "$copy.sums"',
@@ -27,10 +33,6 @@ HOOKS = {
     "drop": 'echo drop >>"$store/log"; test ! -e "$store/stuck" || { echo "the snapshot is open" >&2; exit 5; }; rm -rf "$copy" "$copy.sums"',
     "verify": 'sha256sum --quiet --check "$copy.sums" 2>/dev/null',
 }
-
-
-def sh(*argv):
-    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
 
 class Files:
@@ -94,44 +96,6 @@ def overwrite(path):
     size = os.stat(path).st_size
     with open(path, "r+b") as out:
         out.write(b"?" * size)
-
-
-class Image:
-    """A btrfs of its own, whose disk can be damaged."""
-
-    def __init__(self, place):
-        self.file, self.mount = os.path.join(place, "image"), os.path.join(place, "mount")
-        os.mkdir(self.mount)
-        with open(self.file, "wb") as out:
-            out.truncate(200 * 1024 * 1024)
-        sh("mkfs.btrfs", "-q", self.file)
-        sh("mount", "-o", "loop", self.file, self.mount)
-
-    def damage(self):
-        sh("umount", self.mount)
-        found = 0
-        with open(self.file, "r+b") as image:
-            content = image.read()
-            while content.find(UNIQUE, found) >= 0:
-                found = content.find(UNIQUE, found) + 1
-                image.seek(found - 1)
-                image.write(b"?" * len(UNIQUE))
-        if not found:
-            raise RuntimeError("the content is not on the disk")
-        sh("mount", "-o", "loop", self.file, self.mount)
-
-
-@pytest.fixture(scope="module")
-def image():
-    """Mounted while the tests of this file run."""
-    lacking = [name for name in ("mkfs.btrfs", "btrfs") if shutil.which(name) is None]
-    if os.geteuid() != 0 or lacking:
-        pytest.skip("mounts a btrfs; runs as root with btrfs-progs, as in make test and CI")
-    place = tempfile.mkdtemp(dir=MEMORY)
-    made = Image(place)
-    yield made
-    sh("umount", made.mount)
-    shutil.rmtree(place)
 
 
 @pytest.fixture
