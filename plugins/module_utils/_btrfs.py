@@ -21,8 +21,8 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 from ._capture import HIDDEN, TICK, Capture, Rules, entry_of
 from ._errors import Refused, RolloutError
 from ._manifest import Entry, mark_of
-from ._objects import reflink
-from ._putback import Tally, put_back_from
+from ._objects import Objects, reflink
+from ._putback import Stored, Tally, put_back_from
 from ._putback import preview as compare
 from ._snapshot import Snapshot, within
 from ._store import show, to_bytes, to_text
@@ -40,8 +40,8 @@ CHUNK = 1024 * 1024
 Subvolume = NamedTuple("Subvolume", [("place", bytes), ("mtime_ns", int)])
 
 
-def subvolumes(paths: Iterable[bytes]) -> List[Subvolume]:
-    """The subvolumes in which the paths are. Refused(provider) names every path that is in none."""
+def subvolumes(paths: Iterable[bytes], strict: bool = True) -> List[Subvolume]:
+    """The subvolumes in which the paths are. Refused(provider) names every path that is in none, unless those are kept as files."""
     found = {}
     problems = []
     for path in paths:
@@ -50,7 +50,7 @@ def subvolumes(paths: Iterable[bytes]) -> List[Subvolume]:
             found[place] = Subvolume(place, os.stat(place).st_mtime_ns)
         except RolloutError as error:
             problems.append(str(error))
-    if problems:
+    if problems and strict:
         raise _refused("{0}. Nothing was touched. Put these paths on btrfs, or set provider to files".format("; ".join(problems)))
     return [found[place] for place in sorted(found)]
 
@@ -290,10 +290,11 @@ class Frozen:
 
 
 class Walk(Capture):
-    """Walks the subvolumes as they were frozen, or as they are, and reads no content."""
+    """Walks the subvolumes as they were frozen, or as they are, and reads no content of theirs."""
 
-    def __init__(self, *arguments: Any, frozen: Optional[Frozen] = None, began: Optional[int] = None) -> None:
+    def __init__(self, *arguments: Any, wanted: Iterable[Subvolume], frozen: Optional[Frozen] = None, began: Optional[int] = None) -> None:
         super().__init__(*arguments)
+        self._wanted = list(wanted)
         self._frozen = frozen
         if frozen:
             self._mark_of = frozen.mark_of
@@ -301,14 +302,20 @@ class Walk(Capture):
             self._sure_before = began - TICK
 
     def _at(self, path: bytes) -> Tuple[int, bytes]:
-        return self._frozen.at(path) if self._frozen else super()._at(path)
+        return self._frozen.at(path) if self._frozen and self._is_wanted(path) else super()._at(path)
+
+    def _is_wanted(self, path: bytes) -> bool:
+        return any(within(path, item.place) for item in self._wanted)
 
     def _directory(self, path: bytes, name: bytes, fd: int, status: os.stat_result, depth: int) -> None:
-        if status.st_ino in (ROOT, NESTED) and depth > 0:
+        if status.st_ino in (ROOT, NESTED) and depth > 0 and self._is_wanted(path):
             raise _refused("{0} is a subvolume of its own inside of paths. Nothing was changed. Exclude it, or set provider to files".format(show(path)))
         super()._directory(path, name, fd, status, depth)
 
     def _file(self, path: bytes, name: bytes, fd: int, status: os.stat_result) -> None:
+        if not self._is_wanted(path):
+            super()._file(path, name, fd, status)
+            return
         self.files += 1
         self.bytes += status.st_size
         if self._unchanged(path, self._mark_of(status)):
@@ -323,21 +330,43 @@ class Walk(Capture):
             os.close(source)
 
 
+class Mixed:
+    """The contents of a snapshot of which some paths are on btrfs and the others kept as files."""
+
+    def __init__(self, frozen: Frozen, stored: Any) -> None:
+        self._frozen, self._stored = frozen, stored
+
+    def _of(self, entry: Entry) -> Any:
+        return self._stored if "sha256" in entry else self._frozen
+
+    def intact(self, path: bytes, entry: Entry) -> bool:
+        return bool(self._of(entry).intact(path, entry))
+
+    def same(self, path: bytes, entry: Entry, target: int) -> bool:
+        return bool(self._of(entry).same(path, entry, target))
+
+    def copy(self, path: bytes, entry: Entry, target: int) -> bool:
+        return bool(self._of(entry).copy(path, entry, target))
+
+    def lost(self, path: bytes, entry: Entry) -> Any:
+        return self._of(entry).lost(path, entry)
+
+
 def preview(snapshot: Snapshot) -> Tally:
     with Frozen(snapshot.id, snapshot.facts["subvolumes"]) as frozen:
-        return compare(snapshot, frozen.same)
+        return compare(snapshot, Mixed(frozen, Stored).same)
 
 
-def put_back(snapshot: Snapshot) -> Tally:
-    with Frozen(snapshot.id, snapshot.facts["subvolumes"]) as frozen:
-        return put_back_from(frozen, snapshot)
+def put_back(state_dir: str, snapshot: Snapshot) -> Tally:
+    with Frozen(snapshot.id, snapshot.facts["subvolumes"]) as frozen, Objects(state_dir) as objects:
+        return put_back_from(Mixed(frozen, Stored(objects)), snapshot)
 
 
 def damage(snapshot: Snapshot) -> Iterator[str]:
-    """Every file that cannot be read any more, as a sentence."""
+    """Every file of the subvolumes that cannot be read any more, as a sentence."""
     with Frozen(snapshot.id, snapshot.facts["subvolumes"]) as frozen:
         for path, entry in snapshot.entries():
-            if entry["type"] == "file" and not frozen.intact(path, entry):
+            if entry["type"] == "file" and "sha256" not in entry and not frozen.intact(path, entry):
                 yield "{0} is damaged or lost in the btrfs snapshot".format(show(path))
 
 

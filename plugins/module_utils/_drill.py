@@ -14,7 +14,8 @@ import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import _packages, _services, _snapshot
+from . import _packages, _providers, _services, _snapshot
+from ._capture import HIDDEN
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, iso, load, open_transaction, rehearsed
@@ -40,7 +41,7 @@ def look(paths: List[str], exclude: Sequence[str] = (), cross_mounts: bool = Fal
             status = os.lstat(path)
             found[to_text(path)] = _facts(path, status)
             if stat.S_ISDIR(status.st_mode):
-                queue.extend(os.path.join(path, name) for name in os.listdir(path))
+                queue.extend(os.path.join(path, name) for name in os.listdir(path) if name != HIDDEN)
         except (FileNotFoundError, NotADirectoryError):  # a service may remove its own files while they are looked at
             continue
     return found
@@ -161,7 +162,7 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
         if transaction.get("id") == options["transaction"] and transaction.get("phase") == "restored":
             record = kept["record"]
             rehearsed(state_dir, record, drill)
-            _snapshot.discard(state_dir, transaction["snapshot"])
+            _providers.discard(state_dir, transaction["snapshot"])
             _packages.prune(state_dir, _snapshot.names(state_dir))
         else:
             rehearsed(state_dir, record, drill)

@@ -10,6 +10,7 @@ whatever is killed at whatever moment, the next prune finds what is left and dro
 
 import contextlib
 import functools
+import itertools
 import os
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple
@@ -39,7 +40,8 @@ def judge(provider: Provider, paths: List[bytes], rules: Rules) -> None:
 def preflight(state_dir: str, paths: List[bytes], rules: Rules, min_free: int, provider: Provider) -> Size:
     """What the snapshot would hold; refuses what take() would."""
     if provider.kind == BTRFS:
-        return _snapshot.preflight(state_dir, paths, rules, min_free, _btrfs.Walk, BTRFS)
+        walk = functools.partial(_btrfs.Walk, wanted=_btrfs.subvolumes(paths, strict=False))
+        return _snapshot.preflight(state_dir, paths, rules, min_free, walk, BTRFS)
     return _snapshot.preflight(state_dir, [] if provider.kind == COMMAND else paths, rules, min_free)
 
 
@@ -53,12 +55,12 @@ def take(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules:
 
 
 def _take_btrfs(state_dir: str, snapshot: str, paths: List[bytes], created: str, rules: Rules, min_free: int) -> Snapshot:
-    wanted = _btrfs.subvolumes(paths)
+    wanted = _btrfs.subvolumes(paths, strict=False)  # begin adds paths of its own, such as drop-ins; judge() was asked about the others
     _intend(state_dir, snapshot, _frozen_intent(snapshot, wanted))
     began = int(time.time() * 1e9)
     known = _btrfs.freeze(snapshot, wanted)
     with _btrfs.Frozen(snapshot, known) as frozen:
-        walk = functools.partial(_btrfs.Walk, frozen=frozen, began=began)
+        walk = functools.partial(_btrfs.Walk, wanted=wanted, frozen=frozen, began=began)
         return _snapshot.take(state_dir, snapshot, paths, created, rules, min_free, walk, {"provider": BTRFS, "subvolumes": known})
 
 
@@ -116,7 +118,7 @@ def preview(snapshot: Snapshot) -> _putback.Tally:
 def put_back(state_dir: str, snapshot: Snapshot) -> _putback.Tally:
     """Make the paths what they were; what differed before. May be done again after any interruption."""
     if snapshot.provider == BTRFS:
-        return _btrfs.put_back(snapshot)
+        return _btrfs.put_back(state_dir, snapshot)
     if snapshot.provider == COMMAND:
         snapshot.check()
         _hooks.call("restore", snapshot.place, _intent(state_dir, snapshot.id))
@@ -131,7 +133,7 @@ def verify(state_dir: str, snapshot: str, note: bool = True) -> List[str]:
 
     def damage(state_dir: str, found: Snapshot) -> Iterable[str]:
         if found.provider == BTRFS:
-            return _btrfs.damage(found)
+            return itertools.chain(_btrfs.damage(found), _snapshot.damaged_objects(state_dir, found))
         if found.provider == COMMAND:
             _hooks.call("verify", found.place, _intent(state_dir, found.id), note)
             return ()

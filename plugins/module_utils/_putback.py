@@ -95,7 +95,7 @@ def put_back_from(contents: Any, snapshot: Snapshot) -> Tally:
         with _Hands(contents, snapshot, len(batch) <= MANY, made) as hands:
             hands.apply(batch)
         _tidy(snapshot)
-        before, batch = batch, list(itertools.islice(differences(snapshot, made, contents.same), BATCH))
+        before, batch = batch, list(itertools.islice(differences(snapshot, made, same=contents.same), BATCH))
         stuck = stuck + 1 if batch and batch[0].path == before[0].path else 0
         if stuck == PASSES:
             raise RolloutError(

@@ -86,8 +86,8 @@ options:
       - V(files) keeps every file that has changed since the last snapshot in O(state_dir). It works everywhere.
       - V(btrfs) takes a read-only snapshot of each subvolume that O(paths) are in, which takes no time and at first no disk, and no content is
         read. It is in C(.onprem-rollout) at the top of the subvolume, which only root can enter. Needs root. A subvolume inside of O(paths) must
-        be excluded. A restore touches only what differs and shares blocks with the snapshot. Of files with the attribute C (no copy on write)
-        btrfs has no checksums, so damage to them is not noticed.
+        be excluded. What is added to O(paths), such as drop-ins, is kept as files where it is not on btrfs. A restore touches only what differs and
+        shares blocks with the snapshot. Of files with the attribute C (no copy on write) btrfs has no checksums, so damage to them is not noticed.
       - V(command) runs O(provider_commands), for LVM, snapm, ZFS or a hypervisor.
     type: str
     choices: [files, btrfs, command]

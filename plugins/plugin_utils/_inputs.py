@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _hooks, _services
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
+from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _services
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _provider
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     TOLD,
@@ -288,7 +288,8 @@ def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) ->
                 f"{where}rollout_lease", lease, f"must be longer than rollout_payload_timeout ({payload} s), or another run may settle the host in mid-payload"
             )
         )
-    problems += provider_problems(source, variables, where)
+    told = {name: _filled(source, variables.get(name, default), variables, f"{where}{name}", problems, default) for name, default in _provider.TOLD.items()}
+    problems += _provider.problems(told, where)
     step = variables.get("rollout_step_timeout", 300)
     longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
     if WHOLE.match(str(step)) and longest >= int(str(step)):
@@ -338,27 +339,6 @@ def archive_problems(source: Source, release: Release, hosts: Collection[str]) -
             problems.append(Problem(where, dest, "is in none of rollout_paths, so that nothing of it could be restored; add it there"))
     if hosts and not release.artifacts:
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
-    return problems
-
-
-def provider_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:
-    """What the programs of the provider command lack, and what does not go together with a provider."""
-    problems: list[Problem] = []
-
-    def value(name: str, default: Any) -> Any:
-        return _filled(source, variables.get(f"rollout_{name}", default), variables, f"{where}rollout_{name}", problems, default)
-
-    provider = value("provider", "files")
-    for name, misfits in (("cross_mounts", ("btrfs", "command")), ("exclude", ("command",))):
-        if provider in misfits and value(name, None):
-            problems.append(Problem(f"{where}rollout_{name}", value(name, None), f"does not go together with rollout_provider: {provider}; take one away"))
-    if provider == "command":
-        commands, step = value("provider_commands", {}), str(value("step_timeout", 300))
-        problems += [Problem(f"{where}rollout_provider_commands", "", text) for text in _hooks.problems(commands)]
-        timeout = str(commands.get("timeout", _hooks.TIMEOUT)) if isinstance(commands, Mapping) else ""
-        if timeout.isdigit() and step.isdigit() and int(timeout) >= int(step):
-            remedy = f"must be shorter than rollout_step_timeout ({step} s), which would cut the programs off"
-            problems.append(Problem(f"{where}rollout_provider_commands", f"timeout: {timeout}", remedy))
     return problems
 
 

@@ -334,6 +334,36 @@ def test_a_whole_subvolume_can_be_the_path(btrfs, tmp_path):
     assert fingerprint(tree) == before
 
 
+def test_what_begin_adds_to_the_paths_may_be_elsewhere(btrfs, tmp_path):
+    host = btrfs.host
+    other = str(tmp_path / "drop-ins")
+    os.mkdir(other)
+    write(os.path.join(other, "small"), b"old")
+    write(os.path.join(other, "large"), bytes(300000) + b"old")
+    before, elsewhere = inside(host), fingerprint(other)
+    paths = _snapshot.resolve([*host.paths(), other], host.state_dir)
+    how = _providers.Provider("btrfs", {})
+    _providers.preflight(host.state_dir, paths, _capture.DEFAULT, 0, how)
+    assert not os.path.exists(host.state_dir)
+    for name in ("s1", "s2"):
+        snapshot = _providers.take(host.state_dir, name, paths, name, provider=how)
+    upgrade(host.tree)
+    write(os.path.join(other, "small"), b"new")
+    os.unlink(os.path.join(other, "large"))
+    listed = _providers.preview(snapshot).listed
+    assert _providers.put_back(host.state_dir, snapshot).listed == listed
+    assert (inside(host), fingerprint(other)) == (before, elsewhere)
+    assert _providers.verify(host.state_dir, "s2") == []
+    for top, _dirs, names in os.walk(os.path.join(host.state_dir, "objects")):
+        for name in names:
+            overwrite(os.path.join(top, name))
+    assert ["large" in problem for problem in _providers.verify(host.state_dir, "s2")] == [True]
+    for name in ("s1", "s2"):
+        _providers.drop(host.state_dir, name)
+    _snapshot.sweep(host.state_dir)
+    assert btrfs.left() == []
+
+
 @pytest.mark.parametrize("how", ["content", "swapped", "gone"])
 def test_a_btrfs_snapshot_that_is_not_the_one_taken_is_never_put_back(btrfs, how):
     host = btrfs.host
@@ -395,7 +425,7 @@ def test_a_take_that_fails_refuses_the_host_with_its_last_words_and_is_dropped(c
         host.begin(**command.options)
     assert caught.value.reason == "provider"
     assert command.left() == []
-    assert host.record()["transaction"] is None
+    assert not os.path.exists(os.path.join(host.state_dir, "record.json"))
 
 
 def test_a_restore_that_fails_leaves_the_host_inconsistent_until_it_works(command):
