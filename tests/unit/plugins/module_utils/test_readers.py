@@ -84,7 +84,9 @@ def test_the_readers_see_what_is_lost_and_that_it_comes_back(kind, request):
     _providers.put_back(state, snapshot)
     assert differences(copy, top) == []
     assert seen(top) == before
-    _providers.drop(state, "s1")
+    assert _providers.drop(state, "s1")
+    for path in (place, state):
+        shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("kind", ["files", "btrfs"])
