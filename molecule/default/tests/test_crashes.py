@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import crashes
 import pytest
@@ -25,8 +26,9 @@ from crashes import PARKED, PLACES, Cell
 from fleet import Host, eventually
 from playbook import Result, Run
 from releases import GOOD
-from shop import HERE, Shop, take
+from shop import HERE, Shop
 
+Value = TypeVar("Value")
 WHOLE = os.environ.get("ONPREM_ROLLOUT_CRASH") == "whole"
 BATCHES = crashes.batches() if WHOLE else crashes.SHORT
 PROGRAM = "/var/lib/onprem-rollout/onprem-rollout"
@@ -42,18 +44,17 @@ HASTE = {
     "rollout_reconnect_timeout": 90,
     "rollout_min_free": 0,
 }
+DAY = 86400
 HUNG = 12  # seconds: longer than SSH, the revert timer and the lease wait
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 SMALL = """
 mkdir -p /run/small && mount -t tmpfs -o size=24m small /run/small
 for place in /opt /var/lib; do mkdir -p /run/small$place && cp -a $place/. /run/small$place && mount --bind /run/small$place $place; done
 """
 LARGE = "rm -f /opt/filler; umount /opt /var/lib; umount /run/small"
-CLOCK = f"""
-mkdir -p /run/crash /run/systemd/system/onprem-rollout-revert.service.d && test -e {FAKETIME}
-echo +0 >/run/crash/clock
-printf '%s\\n' LD_PRELOAD={FAKETIME} FAKETIME_TIMESTAMP_FILE=/run/crash/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 >/etc/environment
-{{ echo '[Service]'; sed s/^/Environment=/ /etc/environment; }} >/run/systemd/system/onprem-rollout-revert.service.d/clock.conf
+CLOCK = """
+mkdir -p /run/systemd/system/onprem-rollout-revert.service.d
+echo LD_PRELOAD=/run/crash/clock.so >/etc/environment
+printf '[Service]\\nEnvironment=LD_PRELOAD=/run/crash/clock.so\\n' >/run/systemd/system/onprem-rollout-revert.service.d/clock.conf
 """
 TRUE_TIME = ": >/etc/environment; rm -rf /run/systemd/system/onprem-rollout-revert.service.d; systemctl daemon-reload"
 # Whom a case that failed has left stopped.
@@ -103,10 +104,12 @@ class Crash:
     def phase(self) -> str:
         return str((json.loads(self.read("var/lib/onprem-rollout/record.json") or "{}").get("transaction") or {}).get("phase", ""))
 
-    def prepare(self) -> None:
+    def prepare(self, clock: Path) -> None:
         if self.cell.fault == "disk full":
             self.host.run(SMALL)
         if self.cell.fault.startswith("clock"):
+            self.host.run("mkdir -p /run/crash")
+            self.host.copy(clock, "/run/crash/clock.so")
             self.host.run(CLOCK)
 
     def arm(self) -> None:
@@ -148,8 +151,8 @@ class Crash:
             "host hung": self._hang,
             "network cut": self._cut_network,
             "disk full": self._fill,
-            "clock a day ahead": lambda: self._jump("+1d"),
-            "clock a day behind": lambda: self._jump("-1d"),
+            "clock a day ahead": lambda: self._jump(DAY),
+            "clock a day behind": lambda: self._jump(-DAY),
         }[self.cell.fault]()
 
     def go_on(self) -> None:
@@ -184,11 +187,11 @@ class Crash:
         assert self.host.run("stat -f -c %a /opt /var/lib").stdout.split() == ["0", "0"]
         self.go_on()
 
-    def _jump(self, by: str) -> None:
+    def _jump(self, by: int) -> None:
         self.host.run(f"echo {by} >/run/crash/clock")
         self.go_on()
 
-    def await_end(self, result: Result) -> str:
+    def await_end(self) -> str:
         """How it ended, once nothing of ours is left on the host."""
 
         def end() -> str:
@@ -198,7 +201,7 @@ class Crash:
         try:
             return eventually(end, f"the end of {self}", timeout=60, interval=0.5)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.host.run(LEFT).stdout}\n{self.read('var/lib/onprem-rollout/record.json')}\n{result}") from None
+            raise AssertionError(f"{error}\n{self.host.run(LEFT).stdout}\n{self.read('var/lib/onprem-rollout/record.json')}") from None
 
     def clean(self) -> None:
         """The gate is gone, and the disk has room again."""
@@ -231,14 +234,22 @@ def outside(host: Host, pid: int) -> int:
     raise AssertionError(f"process {pid} of {host.name} is not to be seen from outside")
 
 
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What makes the wall clock of a process jump."""
+    made = tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-O2", "-o", str(made), str(HERE / "files" / "clock.c")], check=True)
+    return made
+
+
 @pytest.fixture
-def strikes(shop: Shop) -> Iterator[Callable[[list[Cell]], list[Crash]]]:
+def strikes(shop: Shop, clock: Path) -> Iterator[Callable[[list[Cell]], list[Crash]]]:
     """Gives every host a cell, a known state and a gate; all of it is undone."""
     struck: list[Crash] = []
 
     def prepare(cells: list[Cell]) -> list[Crash]:
         struck.extend(Crash(host, cell) for host, cell in zip(shop.fleet, cells, strict=False))
-        together(Crash.prepare, struck)
+        together(lambda crash: crash.prepare(clock), struck)
         if any(crash.cell.fault in ("disk full", "clock a day ahead", "clock a day behind") for crash in struck):
             shop.reset()
         together(Crash.arm, struck)
@@ -248,7 +259,7 @@ def strikes(shop: Shop) -> Iterator[Callable[[list[Cell]], list[Crash]]]:
     together(Crash.undo, struck)
 
 
-def together(what: Callable[[Crash], Any], struck: list[Crash]) -> list[Any]:
+def together(what: Callable[[Crash], Value], struck: list[Crash]) -> list[Value]:
     with ThreadPoolExecutor(len(struck)) as pool:
         return list(pool.map(what, struck))
 
@@ -287,36 +298,44 @@ def test_every_host_comes_back_when_it_meets(shop: Shop, strikes: Callable[[list
     began = time.monotonic()
     struck = strikes(cells)
     result = strike(upgrade(shop, struck), struck)
-    names = [crash.host.name for crash in struck]
-    ends = together(lambda crash: crash.await_end(result), struck)
+    ends = together(lambda crash: problem_of(crash.await_end), struck)
     together(Crash.clean, struck)
+    problems = [end for end in ends if " " in end]
+    problems += [told for told in together(lambda crash: problem_of(lambda: look_closely(shop, crash, result)), struck) if told]
 
-    for crash, end in zip(struck, ends, strict=True):
-        told = result.states.get(crash.host.name, "lost")
-        assert told in ("lost", "unreachable", end, {"untouched": "refused"}.get(end)), f"{crash}: {end}, but the run says {told}:\n{result}"
-    pictures = shop.verify({name: end if end == "untouched" else f"{end} {GOOD}" for name, end in zip(names, ends, strict=True)}, hosts=names)
-    for crash, end in zip(struck, ends, strict=True):
-        look_closely(crash, pictures[crash.host.name].record, set(pictures[crash.host.name].state), end)
-
+    names = [crash.host.name for crash in struck]
     again = shop.upgrade(GOOD, rings=[RING], limit=",".join(names), rollout_retry_failed=True, args=("--forks", "8"))
-    assert again.rc == 0, f"{struck}: {again}"
-    assert again.states == {name: "skipped" if end == "committed" else "committed" for name, end in zip(names, ends, strict=True)}, str(again)
-    shop.verify(dict.fromkeys(names, f"committed {GOOD}"), hosts=names)
+    expected = {crash.host.name: "skipped" if end == "committed" else "committed" for crash, end in zip(struck, ends, strict=True)}
+    if (again.rc, again.states) != (0, expected):
+        problems.append(f"the next upgrade came to {again.states}: {again}")
+    problems.append(problem_of(lambda: shop.verify(dict.fromkeys(names, f"committed {GOOD}"), hosts=names) and ""))
     with capsys.disabled():
-        print(f"\n{time.monotonic() - began:.0f} s: " + "; ".join(f"{crash.cell}: {end}" for crash, end in zip(struck, ends, strict=True)), end=" ")
+        print(f"\n{time.monotonic() - began:.0f} s: " + "; ".join(f"{crash.cell}: {end.splitlines()[0]}" for crash, end in zip(struck, ends, strict=True)), end=" ")
+    assert not any(problems), "\n\n".join([*filter(None, problems), str(result)])
 
 
-def look_closely(crash: Crash, record: dict[str, Any], state: set[str], end: str) -> None:
-    """The record is whole, every snapshot can be read, and nothing half done lies about."""
-    litter = {path for path in state if path.endswith(".new") or path.endswith("/spare")}
+def problem_of(what: Callable[[], str]) -> str:
+    """What it returns, or why it failed: all hosts are looked at, whatever there is to say of one."""
+    try:
+        return what()
+    except AssertionError as error:
+        return f"failed: {error}"
+
+
+def look_closely(shop: Shop, crash: Crash, result: Result) -> str:
+    """From outside: the service and every byte; the record is whole and the run knows it; every snapshot can be read, nothing half done lies about."""
+    name, end = crash.host.name, crash.phase or "untouched"
+    told = result.states.get(name, "lost")
+    assert told in ("lost", "unreachable", end, {"untouched": "refused"}.get(end)), f"{crash}: {end}, but the run says {told}"
+    picture = shop.verify({name: end if end == "untouched" else f"{end} {GOOD}"}, hosts=[name])[name]
+    litter = {path for path in picture.state if path.endswith((".new", "/spare"))}
     assert not litter, f"{crash}: {litter}"
     if end == "untouched":
-        return
-    outcomes = [past["outcome"] for past in record["history"]]
-    assert set(outcomes) <= {"restored", "committed"}, f"{crash}: {record}"
-    assert outcomes[-1] == end, f"{crash}: {record}"
-    assert {past["id"] for past in record["history"]} == {record["transaction"]["id"]}, f"{crash}: {record}"
+        return ""
+    past = picture.record["history"]
+    assert {item["outcome"] for item in past} <= {"restored", "committed"}, f"{crash}: {picture.record}"
+    assert past[-1]["outcome"] == end, f"{crash}: {picture.record}"
+    assert {item["id"] for item in past} == {picture.record["transaction"]["id"]}, f"{crash}: {picture.record}"
     verified = crash.host.run(f"{PROGRAM} verify", check=False)
     assert verified.returncode == 0, f"{crash}: {verified}"
-    if end == "committed":
-        assert take(crash.host).record["failed"] == [], f"{crash}: {record}"
+    return ""
