@@ -115,3 +115,7 @@ def drawn() -> str:
     reasons = sorted({(cell.fault, left_out(cell)) for cell in ALL if left_out(cell)})
     lines += [f"- left out, {fault}: {reason}" for fault, reason in reasons]
     return "\n".join([*lines, f"{len(CELLS)} cells of {len(ALL)}, {len(short)} of them in the short form"])
+
+
+if __name__ == "__main__":
+    print(drawn())

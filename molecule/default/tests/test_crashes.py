@@ -35,12 +35,12 @@ PROGRAM = "/var/lib/onprem-rollout/onprem-rollout"
 # Each host for itself: what befalls one says nothing about the others.
 RING = {"name": "crash", "hosts": "all", "serial": ["100%"], "max_failures": 6, "commit": "host", "on_failure": "restore_host"}
 HASTE = {
-    "rollout_revert_after": 8,
-    "rollout_payload_timeout": 20,
+    "rollout_revert_after": 12,
+    "rollout_payload_timeout": 38,
     "rollout_retry_wait": 1,
     "rollout_retry_for": 10,
-    "rollout_lease": 22,
-    "rollout_step_timeout": 20,
+    "rollout_lease": 40,
+    "rollout_step_timeout": 40,
     "rollout_reconnect_timeout": 90,
     "rollout_min_free": 0,
 }
@@ -133,7 +133,7 @@ class Crash:
             return self.pid != 0
 
         try:
-            eventually(there, f"{self}", timeout=90, interval=0.1)
+            eventually(there, f"{self}", timeout=120, interval=0.1)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.read('var/lib/onprem-rollout/record.json')}\n{run.stdout}") from None
         self.host.run("systemctl stop gate", check=False)  # whoever waits for it could not be frozen
@@ -178,7 +178,7 @@ class Crash:
     def _cut_network(self) -> None:
         self.host.partition()
         self.go_on()
-        eventually(lambda: self.phase in ("committed", "restored"), f"{self} to come to an end alone", timeout=60)
+        eventually(lambda: self.phase in ("committed", "restored"), f"{self} to come to an end alone", timeout=90)
         self.host.heal()
 
     def _fill(self) -> None:
@@ -199,7 +199,7 @@ class Crash:
             return "" if now not in ("", "committed", "restored") or self.host.run(LEFT).stdout.strip() else now or "untouched"
 
         try:
-            return eventually(end, f"the end of {self}", timeout=60, interval=0.5)
+            return eventually(end, f"the end of {self}", timeout=90, interval=0.5)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.host.run(LEFT).stdout}\n{self.read('var/lib/onprem-rollout/record.json')}") from None
 
@@ -234,6 +234,9 @@ def outside(host: Host, pid: int) -> int:
     raise AssertionError(f"process {pid} of {host.name} is not to be seen from outside")
 
 
+Strikes = Callable[[list[Cell]], list[Crash]]
+
+
 @pytest.fixture(scope="session")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What makes the wall clock of a process jump."""
@@ -243,7 +246,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def strikes(shop: Shop, clock: Path) -> Iterator[Callable[[list[Cell]], list[Crash]]]:
+def strikes(shop: Shop, clock: Path) -> Iterator[Strikes]:
     """Gives every host a cell, a known state and a gate; all of it is undone."""
     struck: list[Crash] = []
 
@@ -294,7 +297,7 @@ def test_the_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("cells", [pytest.param(cells, id=name) for name, cells in BATCHES.items()])
-def test_every_host_comes_back_when_it_meets(shop: Shop, strikes: Callable[[list[Cell]], list[Crash]], cells: list[Cell], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_host_comes_back_when_it_meets(shop: Shop, strikes: Strikes, cells: list[Cell], capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     struck = strikes(cells)
     result = strike(upgrade(shop, struck), struck)
@@ -304,13 +307,14 @@ def test_every_host_comes_back_when_it_meets(shop: Shop, strikes: Callable[[list
     problems += [told for told in together(lambda crash: problem_of(lambda: look_closely(shop, crash, result)), struck) if told]
 
     names = [crash.host.name for crash in struck]
-    again = shop.upgrade(GOOD, rings=[RING], limit=",".join(names), rollout_retry_failed=True, args=("--forks", "8"))
+    again = shop.upgrade(GOOD, rings=[RING], limit=",".join(names), rollout_retry_failed=True, rollout_min_free=0, args=("--forks", "8"))
     expected = {crash.host.name: "skipped" if end == "committed" else "committed" for crash, end in zip(struck, ends, strict=True)}
     if (again.rc, again.states) != (0, expected):
         problems.append(f"the next upgrade came to {again.states}: {again}")
     problems.append(problem_of(lambda: shop.verify(dict.fromkeys(names, f"committed {GOOD}"), hosts=names) and ""))
+    told = "; ".join(f"{crash.cell}: {end.splitlines()[0]}" for crash, end in zip(struck, ends, strict=True))
     with capsys.disabled():
-        print(f"\n{time.monotonic() - began:.0f} s: " + "; ".join(f"{crash.cell}: {end.splitlines()[0]}" for crash, end in zip(struck, ends, strict=True)), end=" ")
+        print(f"\n{time.monotonic() - began:.0f} s: {told}", end=" ")
     assert not any(problems), "\n\n".join([*filter(None, problems), str(result)])
 
 

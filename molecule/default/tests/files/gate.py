@@ -38,9 +38,9 @@ def phase():
 def is_module(pid):
     """A module of ours, or any other Python program, but not the revert timer, which only looks again and again."""
     try:
-        with open("/proc/{0}/cmdline".format(pid), "rb") as source:
+        with open(f"/proc/{pid}/cmdline", "rb") as source:
             words = source.read().split(b"\0")
-        return os.path.basename(os.readlink("/proc/{0}/exe".format(pid))).startswith("python3") and b"revert" not in words
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("python3") and b"revert" not in words
     except OSError:
         return False
 
@@ -53,7 +53,7 @@ class Gate:
         self.group = libc.fanotify_init(CLASS_CONTENT, os.O_RDONLY)
         mask = ctypes.c_uint64(OPEN_PERM | ON_CHILD | ON_DIRECTORY)
         if self.group < 0 or libc.fanotify_mark(self.group, ADD, mask, -100, os.fsencode(directory)) < 0:
-            sys.exit("fanotify on {0}: {1}".format(directory, os.strerror(ctypes.get_errno())))
+            sys.exit(f"fanotify on {directory}: {os.strerror(ctypes.get_errno())}")
 
     def listen(self):
         """Our own opens are let through here, whatever decide() is at, for it opens the record itself."""
@@ -75,12 +75,12 @@ class Gate:
                 if not self.left:
                     os.kill(pid, signal.SIGSTOP)
                     with open(HELD + ".new", "w") as out:
-                        out.write("{0}\n".format(pid))
+                        out.write(f"{pid}\n")
                     os.rename(HELD + ".new", HELD)
             self.allow(fd)
 
     def is_it(self, fd):
-        opened = os.readlink("/proc/self/fd/{0}".format(fd))
+        opened = os.readlink(f"/proc/self/fd/{fd}")
         return fnmatch.fnmatchcase(opened, os.path.normpath(os.path.join(self.directory, self.file)))
 
     def allow(self, fd):
