@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-lint test-unit test-integration test-core test-fleet fleet-up fleet-verify fleet-down bench clean tree
+.PHONY: help demo test test-lint test-unit test-integration test-core test-fleet fleet-up fleet-verify fleet-down crash bench clean tree
 
 tools := tests/tools
 tiers := lint unit integration core -- fleet
@@ -52,13 +52,17 @@ fleet-verify: tree ## Run the fleet's cases against the hosts of fleet-up (PYTES
 fleet-down: tree ## Remove the hosts of fleet-up
 	@$(tools)/fleet down .build/fleet/dev
 
+crash: tree ## The whole crash table, every fault at every step of a host, on a fleet of its own (root; PYTEST_ADDOPTS="-k ...")
+	@$(tools)/prepare python tests fleet
+	@ONPREM_ROLLOUT_CRASH=whole PYTEST_ADDOPTS="-k test_crashes $${PYTEST_ADDOPTS:-}" $(tools)/fleet test .build/fleet/crash
+
 bench: tree ## Measure the role against a plain playbook and raw SSH, on the fleet, and snapshots against tar
 	@$(tools)/prepare python tests fleet
 	@tests/bench/run
 	@python3 tests/bench/snapshots.py --million
 
 clean: ## Remove what the tiers left in this clone (the shared caches stay)
-	@for kind in dev test bench; do if [ -d .build/fleet/$$kind ]; then $(tools)/fleet down .build/fleet/$$kind; fi; done
+	@for kind in dev test crash bench; do if [ -d .build/fleet/$$kind ]; then $(tools)/fleet down .build/fleet/$$kind; fi; done
 	rm -rf .build .hypothesis .pytest_cache .mypy_cache .ruff_cache .ansible
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -166,8 +166,14 @@ class HostRun:
 
 
 def no_answer(report: Report) -> bool:
-    """The task was cut off, or another process of the host is at it: that tells nothing, and a second try may."""
-    return report.kind == "failed" and bool(report.data.get("timedout") or report.data.get("reason") == "locked")
+    """The task was cut off, its module killed, or another process of the host is at it: that tells nothing, and a second try may."""
+    return report.kind == "failed" and bool(report.data.get("timedout") or report.data.get("reason") == "locked" or was_killed(report.data))
+
+
+def was_killed(result: Mapping[str, Any]) -> bool:
+    """A module that printed no result because a signal ended it, as the host's shell tells it."""
+    rc = result.get("rc")
+    return "module_stdout" in result and "outcome" not in result and isinstance(rc, int) and 128 < rc < 160
 
 
 def failed_checks(result: Mapping[str, Any]) -> str:

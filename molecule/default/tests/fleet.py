@@ -63,6 +63,11 @@ class Host:
         """What podman calls it: running, paused, exited."""
         return _command("podman", "inspect", "--format", "{{.State.Status}}", self.container).stdout.strip()
 
+    @property
+    def init(self) -> int:
+        """The process that this machine runs the host as."""
+        return int(_command("podman", "inspect", "--format", "{{.State.Pid}}", self.container).stdout)
+
     def pause(self) -> None:
         """The host hangs: nothing on it runs, its connections stay open and silent."""
         _command("podman", "pause", self.container)

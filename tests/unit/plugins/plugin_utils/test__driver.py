@@ -217,6 +217,10 @@ STORIES = [
      {"h0": "committed", "h1": "held"}, "halted"),
     ("the restore gives no answer once", {("h0", "health"): BROKEN, ("h0", "restore"): [("failed", {"timedout": {"period": 9}})]},
      {"h0": "restored", "h1": "held"}, "halted"),
+    ("the restore is killed once", {("h0", "health"): BROKEN, ("h0", "restore"): [("failed", {"module_stdout": "", "rc": 137})]},
+     {"h0": "restored", "h1": "held"}, "halted"),
+    ("the restore ends with an exception", {("h0", "health"): BROKEN, ("h0", "restore"): [("failed", {"module_stdout": "", "rc": 1})]},
+     {"h0": "restore_failed", "h1": "held"}, "halted"),
     ("the payload ends the play", {("h0", "payload"): ("end_play", {})}, {"h0": "restored", "h1": "held"}, "halted"),
 ]  # fmt: skip
 
