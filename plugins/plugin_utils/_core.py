@@ -27,6 +27,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -42,9 +43,11 @@ from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback import CallbackBase
+from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 
 from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
+from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 PREFIX = "onprem.rollout."
@@ -294,6 +297,10 @@ class Core:
 
         The hosts' records know what was done. A task is bounded by its own timeout.
         """
+        drop_lost_output()
+        if not self._strategy._results_thread.is_alive():
+            self._strategy._results_thread = threading.Thread(target=results_thread_main, args=(self._strategy,), daemon=True)
+            self._strategy._results_thread.start()
         while any(worker is not None and worker.is_alive() for worker in self._tqm._workers) or not self._tqm._final_q.empty():
             time.sleep(0.05)
         self._tqm._workers[:] = [None] * len(self._tqm._workers)  # a killed one would be found dead for ever
@@ -355,11 +362,18 @@ class Core:
 
     def await_result(self) -> None:
         """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""
+        drop_lost_output()
         if not self._strategy._results:
             time.sleep(0.005)
 
     def dead_worker(self) -> bool:
-        return bool(self._tqm.has_dead_workers())
+        """Whether a host waits for a result that will never come: its worker was killed or could not be started, or nobody takes results.
+
+        Core says nothing of the last two: an error of input or output there, such as a reader of its output that has gone, counts as an abort.
+        """
+        strategy = self._strategy
+        never_queued = not strategy._pending_results and not strategy._results and any(strategy._blocked_hosts.values())
+        return bool(self._tqm.has_dead_workers() or never_queued or not strategy._results_thread.is_alive())
 
     def terminated(self) -> bool:
         return bool(self._tqm._terminated)

@@ -62,7 +62,7 @@ class Driver:
         """The hosts that may receive tasks now; none when the rollout is over."""
         while not self._stage.terminated():
             if self._stage.dead_worker():
-                raise WorkerDied("a worker process of this controller was killed")
+                raise WorkerDied("a worker process of this controller was killed, or could not be started")
             if not self.asked and self._ask():
                 reading = self._runnable(self._asking)
                 if reading:

@@ -43,6 +43,15 @@ def test_a_killed_worker_stops_the_rollout_and_everybody_in_change_goes_back(fle
     assert "Traceback" not in result.out
 
 
+def test_a_reader_of_the_output_that_goes_away_takes_nobody_with_it(fleet):
+    hosts = fleet(standard=2)
+    process = hosts.start(rollout_payload="naps", nap=2, rollout_rings=TOGETHER)
+    eventually(lambda: all((hosts.root / "hosts" / host / "napping").exists() for host in hosts.hosts), process)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert {hosts.record(host)["transaction"]["phase"] for host in hosts.hosts} == {"committed"}
+
+
 def leave_half_done(hosts, *arguments: str, **variables) -> str:
     """Kill the controller in mid-payload; returns the host that it leaves half done."""
     process = hosts.start("onprem.rollout.upgrade", *arguments, rollout_payload="naps", nap=600, **variables)
