@@ -14,8 +14,8 @@ from . import _retention, _revert, _timer
 from ._compare import KINDS
 from ._errors import RolloutError
 from ._fence import VARIABLE
-from ._record import Record, iso, load, open_transaction, renew
-from ._restore import label, restore
+from ._record import Record, iso, label, load, open_transaction, renew
+from ._restore import restore
 from ._store import locked, show
 
 OK, FAILED, OPEN, INCONSISTENT, DAMAGED = 0, 1, 3, 4, 5

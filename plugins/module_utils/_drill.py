@@ -18,8 +18,7 @@ from . import _packages, _providers, _services, _snapshot
 from ._capture import HIDDEN
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, iso, load, open_transaction, rehearsed
-from ._restore import label
+from ._record import Record, iso, label, load, open_transaction, rehearsed
 from ._store import locked, prepare, read_json, remove_quietly, show, to_bytes, to_text, write_json
 
 SHOWN = 50

@@ -56,6 +56,11 @@ def unix(text: str) -> float:
     return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
 
 
+def label(release: Dict[str, Any]) -> str:
+    """A release in words."""
+    return "{0} {1}".format(release.get("name"), release.get("version"))
+
+
 def path_of(state_dir: str) -> str:
     """Where the record is."""
     return os.path.join(state_dir, "record.json")

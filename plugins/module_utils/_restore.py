@@ -18,7 +18,7 @@ from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._fence import VARIABLE, fence
 from ._process import run
-from ._record import Record, advance, load, open_transaction
+from ._record import Record, advance, label, load, open_transaction
 from ._store import locked, release_reserve, show
 
 SHOWN = 50
@@ -109,11 +109,6 @@ def waits(transaction: Dict[str, Any]) -> RolloutError:
 def cannot_be_undone(transaction: Dict[str, Any]) -> bool:
     """A change that began and was declared irreversible is held; one that did not begin, or whose restore was forced, is restored."""
     return bool(transaction.get("irreversible")) and transaction["phase"] in ("changing", "verifying", "awaiting_commit")
-
-
-def label(release: Dict[str, Any]) -> str:
-    """A release in words."""
-    return "{0} {1}".format(release.get("name"), release.get("version"))
 
 
 def settle(

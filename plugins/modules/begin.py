@@ -254,9 +254,9 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.onprem.rollout.plugins.module_utils._begin import begin
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, Refused, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
-from ansible_collections.onprem.rollout.plugins.module_utils._transaction import begin
 
 ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {

@@ -83,9 +83,9 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.onprem.rollout.plugins.module_utils._commit import commit
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
-from ansible_collections.onprem.rollout.plugins.module_utils._transaction import commit
 
 ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {

@@ -14,7 +14,7 @@ import os
 import stat
 import subprocess
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _restore, _revert, _timer, _transaction
+from ansible_collections.onprem.rollout.plugins.module_utils import _begin, _commit, _restore, _revert, _timer, _transaction
 
 RUN = {"run": "controller-1", "controller": "controller", "pid": 1, "user": "tester", "job": None}
 OTHER = {"run": "controller-2", "controller": "elsewhere", "pid": 2, "user": "somebody", "job": None}
@@ -155,7 +155,7 @@ class Host:
             "payload_timeout": 0,
         }
         base.update(options)
-        return _transaction.begin(base, check_mode, self.clock, self.check, self.command)
+        return _begin.begin(base, check_mode, self.clock, self.check, self.command)
 
     def verifying(self, holder=RUN):
         return _transaction.verifying(self.state_dir, holder, self.clock)
@@ -167,7 +167,7 @@ class Host:
         return _transaction.awaiting_commit(self.state_dir, holder, self.clock)
 
     def commit(self, holder=RUN, check_mode=False, **options):
-        return _transaction.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check, command=self.command, **options)
+        return _commit.commit(self.state_dir, holder, 0, check_mode, self.clock, self.check, command=self.command, **options)
 
     def restore(self, run="controller-1", **options):
         return _restore.restore(self.state_dir, run, clock=self.clock, check=self.check, command=self.command, **options)
