@@ -170,9 +170,14 @@ def _open(
         "irreversible": options.get("irreversible") or None,
         "revert": _timer.plan(options["revert_after"], options["payload_timeout"], now),
     }
-    before, record = record, start(state_dir, record, transaction)
+    before = record
     try:
-        reserve(state_dir)
+        reserve(state_dir)  # first, so that a disk that is full from here on lets the record say how it ended
+        record = start(state_dir, record, transaction)
+    except OSError:
+        release_reserve(state_dir)
+        raise
+    try:
         _packages.secure(state_dir, record["transaction"]["snapshot"], looked, options["min_free"])
         _program.leave(state_dir)
         if transaction["revert"]:

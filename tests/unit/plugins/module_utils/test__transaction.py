@@ -2,13 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import errno
 import json
 import os
+import stat
 
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _objects, _record, _snapshot, _timer
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults import hooked
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import NEW, OLD, OTHER, RUN, fingerprint, upgrade, write
 
 
@@ -205,6 +208,25 @@ def test_the_way_to_a_commit(host):
     assert host.commit()[0] is False
     assert host.restore()[0:2] == (False, dict(host.restore()[1], outcome="committed"))
     assert fingerprint(os.path.join(host.tree, "app")) == new
+
+
+def test_a_disk_that_fills_right_after_the_record_was_written_lets_it_say_how_it_ended(host):
+    full = []
+
+    def before(name, arguments, _options):
+        if name == "unlink" and str(arguments[0]).endswith("/spare") and os.path.getsize(arguments[0]):
+            full.clear()
+        elif name == "replace" and not os.path.exists(arguments[1]) and str(arguments[1]).endswith("/record.json"):
+            full.append(True)
+        elif full and name in ("write", "fsync") and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files = fingerprint(host.tree)
+    with hooked(before), pytest.raises(OSError, match="No space left"):
+        host.begin()
+    assert host.phase() == "restored"
+    assert "No space left" in host.record()["transaction"]["reason"]
+    assert fingerprint(host.tree) == files
 
 
 @pytest.mark.parametrize("step", ["verifying", "awaiting_commit", "commit"])
