@@ -148,27 +148,31 @@ def test_the_payload_cannot_keep_restore_from_writing_by_filling_the_disk(host):
 
 @pytest.mark.parametrize("made", ["inside", "the end"])
 def test_a_disk_that_fills_during_the_restore_does_not_keep_it_from_ending(host, made):
-    before, full = inside(host), []
+    before, full = inside(host), {"now": False, "ever": False}
     host.begin()
     upgrade(host.tree)
 
-    def fill(name, arguments, _options):
+    def fill():
+        full.update(now=full["now"] or not full["ever"], ever=True)
+
+    def strike(name, arguments, _options):
         if name == "unlink" and str(arguments[0]).endswith("/spare") and os.path.getsize(arguments[0]):
-            full.clear()
-        elif made == "inside" and name == "rename" and host.phase() == "restoring" and os.path.exists(os.path.join(host.state_dir, "spare")):
-            full.append(True)
-        elif full and name == "fsync" and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
+            full["now"] = False
+        elif made == "inside" and name == "rename" and host.phase() == "restoring":
+            fill()
+        elif full["now"] and name == "fsync" and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def check(_checks):
         if made == "the end":
-            full.append(True)
+            fill()
         return []
 
     host.check = check
-    with hooked(fill):
+    with hooked(strike):
         host.restore()
-    assert (host.phase(), inside(host), full) == ("restored", before, [])
+    assert (host.phase(), inside(host)) == ("restored", before)
+    assert full == {"now": False, "ever": True}
 
 
 def test_what_is_restarted_does_not_carry_the_transaction(host, monkeypatch):
