@@ -19,7 +19,7 @@ from ._errors import Outcome, Refused, RolloutError
 from ._fence import VARIABLE, fence
 from ._process import run
 from ._record import Record, advance, label, load, open_transaction
-from ._store import locked, release_reserve, show
+from ._store import locked, release_reserve, show, with_reserve
 
 SHOWN = 50
 Check = Callable[[Any], List[Dict[str, Any]]]
@@ -130,14 +130,13 @@ def settle(
     transaction = record["transaction"]
     untouched = _untouched(transaction)
     reason = reason or transaction.get("reason") or "found in phase {0}".format(transaction["phase"])
-    release_reserve(state_dir)
     failed = bool(transaction.get("failed") or (failed and not untouched))
     if cannot_be_undone(transaction) and not force:
         proven = transaction["phase"] == "awaiting_commit" and not failed
-        record = advance(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
+        record = _move(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
         _timer.disarm(state_dir, command)
         return record, _held(record["transaction"]), {}
-    record = advance(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed, reverted_by=by or None)
+    record = _move(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed, reverted_by=by or None)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]
@@ -145,11 +144,11 @@ def settle(
         if untouched:  # the snapshot may not even be complete
             _providers.discard(state_dir, transaction["snapshot"])
         else:
-            diff = _diff(_put_back(state_dir, transaction, check, command, result), result["packages"])
+            diff = _diff(with_reserve(state_dir, lambda: _put_back(state_dir, transaction, check, command, result)), result["packages"])
     except (RolloutError, OSError) as error:
         result.update(outcome="restore_failed", seconds=round(clock() - began, 3))
         message = "{0}; after the change failed with: {1}".format(error, reason)
-        advance(state_dir, record, "inconsistent", clock(), reason=message)
+        _move(state_dir, record, "inconsistent", clock(), reason=message)
         _timer.disarm(state_dir, command)
         raise RolloutError(
             "The restore of {0} could not be proven, this host is now inconsistent: {1}".format(label(transaction["release"]), error),
@@ -157,7 +156,7 @@ def settle(
             changed=True,
             **result,
         ) from error
-    record = advance(state_dir, record, "restored", clock())
+    record = _move(state_dir, record, "restored", clock())
     _timer.disarm(state_dir, command)
     result.update(warned(state_dir, record, clock()))
     result["seconds"] = round(clock() - began, 3)
@@ -169,6 +168,14 @@ def warned(state_dir: str, record: Record, now: float) -> Dict[str, Any]:
     prune(state_dir, record, now)
     problems = _providers.undropped(state_dir)
     return {"warnings": problems} if problems else {}
+
+
+def _move(state_dir: str, record: Record, phase: str, now: float, **changes: Any) -> Record:
+    """advance() on a disk that may be full. What was set aside for this is kept until the end of the restore, and then given back."""
+    record = with_reserve(state_dir, lambda: advance(state_dir, record, phase, now, **changes))
+    if phase != "restoring":
+        release_reserve(state_dir)
+    return record
 
 
 def prune(state_dir: str, record: Record, now: float) -> None:

@@ -19,7 +19,7 @@ from . import _services, _timer
 from ._errors import RolloutError
 from ._process import run
 from ._record import Record, iso, load, open_transaction
-from ._store import locked
+from ._store import locked, release_reserve
 
 BY = "timer"
 Check = Callable[[Any], List[Dict[str, Any]]]
@@ -46,6 +46,7 @@ def revert(
             record = load(state_dir)
             verdict = _judge(record, clock, uptime)
             if verdict == OVER:
+                release_reserve(state_dir)  # a commit that was killed may have left it
                 _timer.disarm(state_dir, command)
             elif verdict == RESTORED:
                 from . import _checks, _restore

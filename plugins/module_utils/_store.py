@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from typing import Any, Iterator, Union
+from typing import Any, Callable, Iterator, TypeVar, Union
 
 from ._errors import Refused, RolloutError
 
@@ -19,6 +19,7 @@ LOCK_WAIT = 10.0
 LOCK_POLL = 0.05
 SPARE = 64 * 1024
 AnyPath = Union[str, bytes]
+Value = TypeVar("Value")
 
 
 def to_bytes(text: str) -> bytes:
@@ -164,6 +165,17 @@ def release_reserve(state_dir: str) -> None:
     """Give back what reserve() set aside."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(state_dir, "spare"))
+
+
+def with_reserve(state_dir: str, action: Callable[[], Value]) -> Value:
+    """Do what must be done on a full disk too: once more, with what reserve() set aside."""
+    try:
+        return action()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        release_reserve(state_dir)
+        return action()
 
 
 @contextlib.contextmanager

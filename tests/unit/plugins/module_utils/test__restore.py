@@ -2,12 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import errno
 import os
+import stat
 
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _services, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults import hooked
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import OTHER, fingerprint, upgrade, write
 
 
@@ -141,6 +144,35 @@ def test_the_payload_cannot_keep_restore_from_writing_by_filling_the_disk(host):
     assert os.path.getsize(spare) == 65536
     host.restore()
     assert not os.path.exists(spare)
+
+
+@pytest.mark.parametrize("made", ["inside", "the end"])
+def test_a_disk_that_fills_during_the_restore_does_not_keep_it_from_ending(host, made):
+    before, full = inside(host), {"now": False, "ever": False}
+    host.begin()
+    upgrade(host.tree)
+
+    def fill():
+        full.update(now=full["now"] or not full["ever"], ever=True)
+
+    def strike(name, arguments, _options):
+        if name == "unlink" and str(arguments[0]).endswith("/spare") and os.path.getsize(arguments[0]):
+            full["now"] = False
+        elif made == "inside" and name == "rename" and host.phase() == "restoring":
+            fill()
+        elif full["now"] and name == "fsync" and stat.S_ISREG(os.fstat(arguments[0]).st_mode):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def check(_checks):
+        if made == "the end":
+            fill()
+        return []
+
+    host.check = check
+    with hooked(strike):
+        host.restore()
+    assert (host.phase(), inside(host)) == ("restored", before)
+    assert full == {"now": False, "ever": True}
 
 
 def test_what_is_restarted_does_not_carry_the_transaction(host, monkeypatch):

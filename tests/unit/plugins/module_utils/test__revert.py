@@ -59,8 +59,11 @@ def test_never_after_a_commit(guarded):
     new = fingerprint(guarded.tree)
     guarded.commit()
     assert not _timer.is_armed(guarded.state_dir)
+    spare = os.path.join(guarded.state_dir, "spare")
+    write(spare, b"left by a commit that was killed before it was through")
     assert guarded.revert(later=10**6) == _revert.OVER
     assert fingerprint(guarded.tree) == new
+    assert not os.path.exists(spare)
 
 
 def test_a_restore_that_died_is_repeated_at_once_with_its_own_reason(guarded):
