@@ -70,11 +70,15 @@ def write_file(path: str, content: bytes, mode: int) -> None:
         temp = path + ".new"
         remove_quietly(temp)
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fchmod(fd, mode)
-            os.fsync(fd)
+        try:
+            with os.fdopen(fd, "wb") as out:
+                out.write(content)
+                out.flush()
+                os.fchmod(fd, mode)
+                os.fsync(fd)
+        except OSError:
+            remove_quietly(temp)  # of a full disk
+            raise
         os.replace(temp, path)
     fsync_dir(os.path.dirname(path))
 
