@@ -173,15 +173,16 @@ def _open(
     before = record
     try:
         reserve(state_dir)  # first, so that a disk that is full from here on lets the record say how it ended
+        _program.leave(state_dir)
+        if transaction["revert"]:
+            _timer.arm(state_dir, transaction["revert"], command)  # while we hold the lock it waits; without a record it disarms itself
         record = start(state_dir, record, transaction)
-    except OSError:
+    except (RolloutError, OSError):
         release_reserve(state_dir)
+        _timer.disarm(state_dir, command)
         raise
     try:
         _packages.secure(state_dir, record["transaction"]["snapshot"], looked, options["min_free"])
-        _program.leave(state_dir)
-        if transaction["revert"]:
-            _timer.arm(state_dir, transaction["revert"], command)
         snapshot = _providers.take(state_dir, record["transaction"]["snapshot"], paths, iso(now), rules, options["min_free"], provider)
     except Refused:
         _providers.discard(state_dir, record["transaction"]["snapshot"])

@@ -46,9 +46,9 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    ("prepared", "entering"): Place("prepared", STATE, ".", 1, "the record is written, nothing else"),
+    ("prepared", "entering"): Place("prepared", STATE, ".", 1, "the timer is armed and the record written, nothing else"),
     ("prepared", "inside"): Place("prepared", f"{SHOP}/etc", "*", 1, "the snapshot is being taken"),
-    ("prepared", "leaving"): Place("prepared", STATE, "record.json.new", 1, "the snapshot is there, the timer armed"),
+    ("prepared", "leaving"): Place("prepared", STATE, "record.json.new", 1, "the snapshot is there"),
     ("changing", "entering"): Place("changing", STATE, ".", 1, "begin has not answered yet"),
     ("changing", "inside"): Place("changing", SHOP, ".", 1, "the payload has switched, and restarted nothing yet"),
     ("changing", "leaving"): Place("changing", STATE, "record.json.new", 1, "the payload is through"),

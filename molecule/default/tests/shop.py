@@ -187,10 +187,6 @@ class Shop:
     def _record_untouched(self, host: Host, now: Picture, _version: str) -> None:
         assert not now.record, f"{host.name}: {now.record}"
 
-    def _record_prepared(self, host: Host, now: Picture, version: str) -> None:
-        transaction = now.record["transaction"]
-        assert (transaction["phase"], transaction["release"]["version"]) == ("prepared", version), f"{host.name}: {now.record}"
-
     def _record_restored(self, host: Host, now: Picture, version: str) -> None:
         self._record(host, now, "restored", version)
         assert now.record["transaction"]["reason"], now.record

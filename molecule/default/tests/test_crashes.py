@@ -196,17 +196,12 @@ class Crash:
 
         def end() -> str:
             now = self.phase
-            return "" if now not in ("", "committed", "restored", self.before_all) or self.host.run(LEFT).stdout.strip() else now or "untouched"
+            return "" if now not in ("", "committed", "restored") or self.host.run(LEFT).stdout.strip() else now or "untouched"
 
         try:
             return eventually(end, f"the end of {self}", timeout=90, interval=0.5)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.host.run(LEFT).stdout}\n{self.read('var/lib/onprem-rollout/record.json')}") from None
-
-    @property
-    def before_all(self) -> str:
-        """Where a host may stay: begin wrote its record and died before it armed the timer; the next run settles it."""
-        return "prepared" if self.cell[1:] == ("prepared", "entering") else "restored"
 
     def clean(self) -> None:
         """The gate is gone, and the disk has room again."""
@@ -336,11 +331,11 @@ def look_closely(shop: Shop, crash: Crash, result: Result) -> str:
     """From outside: the service and every byte; the record is whole and the run knows it; every snapshot can be read, nothing half done lies about."""
     name, end = crash.host.name, crash.phase or "untouched"
     told = result.states.get(name, "lost")
-    assert told in ("lost", "unreachable", end, {"untouched": "refused", "prepared": "refused"}.get(end)), f"{crash}: {end}, but the run says {told}"
+    assert told in ("lost", "unreachable", end, {"untouched": "refused"}.get(end)), f"{crash}: {end}, but the run says {told}"
     picture = shop.verify({name: end if end == "untouched" else f"{end} {GOOD}"}, hosts=[name])[name]
     litter = {path for path in picture.state if path.endswith((".new", "/spare"))}
     assert not litter, f"{crash}: {litter}"
-    if end in ("untouched", "prepared"):
+    if end == "untouched":
         return ""
     past = picture.record["history"]
     assert {item["outcome"] for item in past} <= {"restored", "committed"}, f"{crash}: {picture.record}"
