@@ -60,7 +60,7 @@ IN_CHANGE = frozenset({State.CHANGING, State.COMMITTING, State.RESTORING})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED, State.LOST}),
-    State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED}),
+    State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}),
     State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
     State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
     State.RESTORING: frozenset(

@@ -30,7 +30,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
 from typing import Any
 
 from ansible import constants as C
@@ -49,6 +48,7 @@ from ansible.template import Templar
 from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
 PREFIX = "onprem.rollout."
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
@@ -63,17 +63,6 @@ INSTEAD = {
     "max_fail_percentage": "give max_failures in rollout_rings instead",
     "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
 }
-
-
-class Place(Enum):
-    """Where a host stands in the play."""
-
-    READING = "reading"
-    BEGIN = "begin"
-    WORKING = "working"
-    COMMIT = "commit"
-    RESCUE = "rescue"
-    OVER = "over"
 
 
 class Report:
@@ -276,21 +265,30 @@ class Core:
 
     # --- moving hosts ---
 
-    def turn_back(self, host: str, why: str, blameless: bool) -> None:
+    def turn_back(self, host: str, why: str, blameless: bool) -> bool:
         """Send the host from the place where it was last seen into the rescue of its transaction, whatever core thinks of it.
 
         Past any rescue of the payload's own: that could talk the host into going on. The rescue reads why, and whether the
-        release is blameless, where core tells a rescue what failed.
+        release is blameless, where core tells a rescue what failed. A host that was last seen before its C(begin), and has been
+        given it since, goes from where it stands now. False for one that is in no transaction.
         """
-        self.again(host)
+        now = self._iterator.get_host_state(self._hosts[host])
         failure = {"failed": True, "msg": why, "blameless": blameless}
         self._strategy._variable_manager.set_nonpersistent_facts(host, {"ansible_failed_result": failure})
+        turned = self._fail_from(host, self._last[host].copy()) or self._fail_from(host, now)
+        self._back_to_work(host)
+        return turned
+
+    def _fail_from(self, host: str, state: Any) -> bool:
+        """Let the host fail from this state on, until it stands in the rescue of a transaction; False when there is none."""
+        self._iterator.set_state_for_host(host, state)
         for _depth in range(DEEPEST):
-            self._iterator.mark_host_failed(self._hosts[host])
             state, task = self._iterator.get_next_task_for_host(self._hosts[host], peek=True)
             if task is None or self._in_rescue(state):
-                break
-        self._back_to_work(host)
+                return task is not None
+            self._iterator.set_state_for_host(host, state)  # a failure counts in the block of the task that was given last
+            self._iterator.mark_host_failed(self._hosts[host])
+        return False
 
     def give_up_tasks(self) -> None:
         """After an error in the middle of a pass: wait for the tasks that run, and forget what they said.

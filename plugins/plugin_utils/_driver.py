@@ -21,9 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
-from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
-from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, Stage, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 
 
 class Driver:
@@ -236,8 +235,11 @@ class Driver:
             run.turn_back = False
             if place is Place.RESCUE:  # it failed by itself in the meantime
                 run.restoring = True
-            else:
+            elif run.begun:
                 self._turn_back(host, run)
+            else:
+                run.why = ""
+                self._end(host, State.HELD, now)
         elif place is Place.OVER:
             self._over(host, run, now)
         elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
@@ -274,7 +276,8 @@ class Driver:
             self._fail(host, run, now)
             self._turn_back(host, run, blameless=False)
         elif run.outcome is None:
-            self._end(host, State.RESTORE_FAILED if run.begun else State.REFUSED, now, run.why or "its tasks ended without a verdict")
+            run.why = run.why or "its tasks ended without a verdict"
+            self._end(host, State.LOST if run.begun else State.REFUSED, now, run.why)
         else:
             self._end(host, run.outcome, now, "" if run.outcome is State.COMMITTED else run.why)
 
@@ -303,15 +306,16 @@ class Driver:
         if self.conductor.state(host) is not State.RESTORING:
             self.conductor.failing(host, run.why, now)
 
-    def _turn_back(self, host: str, run: HostRun, blameless: bool = True) -> None:
+    def _turn_back(self, host: str, run: HostRun, blameless: bool = True) -> bool:
         """Into its rescue; and its place there is looked at at once, so that a second try starts there.
 
         blameless: this says nothing against the release: a wave that is reverted, an outage, an error of the run itself.
         """
         run.restoring = True
         run.later_until = 0.0
-        self._stage.turn_back(host, run.why, blameless)
+        turned = self._stage.turn_back(host, run.why, blameless)
         self._stage.place(host)
+        return turned
 
     def _end(self, host: str, outcome: State, now: float, detail: str = "") -> None:
         run = self.runs[host]
@@ -360,9 +364,12 @@ class Driver:
                 self._active[host] = None
                 if run.restoring:
                     self._stage.again(host)  # a turn would take it past its restore
-                else:
-                    run.begun = True
-                    self._turn_back(host, run)
+                elif self._turn_back(host, run):
+                    run.reverted = run.reverted or not run.begun
+                    run.begun = True  # or its begin was cut off, and only the host knows
+                elif not run.begun:
+                    run.why = ""
+                    self._end(host, State.HELD, now)
         self.conductor.abort(why, now)
 
     # --- the end ---

@@ -7,9 +7,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
+
+class Place(Enum):
+    """Where a host stands in the play."""
+
+    READING = "reading"
+    BEGIN = "begin"
+    WORKING = "working"
+    COMMIT = "commit"
+    RESCUE = "rescue"
+    OVER = "over"
 
 
 class Stage(Protocol):
@@ -19,7 +29,7 @@ class Stage(Protocol):
     def width(self) -> int: ...
     def busy(self, host: str) -> bool: ...
     def place(self, host: str) -> Place: ...
-    def turn_back(self, host: str, why: str, blameless: bool) -> None: ...
+    def turn_back(self, host: str, why: str, blameless: bool) -> bool: ...
     def again(self, host: str) -> None: ...
     def withdraw(self, host: str) -> None: ...
     def leave_out(self, host: str) -> None: ...

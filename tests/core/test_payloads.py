@@ -70,6 +70,20 @@ def test_an_error_that_ends_the_run_does_not_leave_hosts_half_done(fleet, how):
     assert hosts.run(rollout_rings=[{"name": "early"}, *TOGETHER]).rc == 0
 
 
+def test_an_error_that_ends_the_run_leaves_alone_who_waits_for_a_worker(fleet):
+    hosts = fleet(standard=4)
+    slow = [{"name": "slow", "type": "command", "argv": ["sleep", "0.5"], "deadline": 5}]
+    environment = {"ANSIBLE_FORKS": "2"}
+    hostvars = {"standard2": {"rollout_checks": slow}}  # in its begin when the payload of another one ends the run
+    result = hosts.finish(hosts.start(env=environment, rollout_rings=TOGETHER, rollout_payload="aborts", how="syntax", hostvars=hostvars))
+    assert (result.rc, sorted(result.states.values())) == (2, ["held", "held", "restored", "restored"]), result.out
+    assert "INCONSISTENT" not in result.out
+    assert "Keep the host" not in result.out, "its payload's own rescue must not run"
+    for host, state in result.states.items():
+        assert hosts.untouched(host) if state == "held" else hosts.is_as_before(host)
+    assert hosts.run(rollout_rings=TOGETHER).rc == 0
+
+
 def test_an_unreachable_helper_that_the_payload_ignores_is_ignored(fleet):
     hosts = fleet(standard=1)
     result = hosts.run(rollout_payload="ignores_unreachable")

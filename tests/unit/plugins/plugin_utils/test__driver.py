@@ -9,16 +9,16 @@ What core itself does is not imitated here beyond that; tests/core runs the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
-from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Place
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
-from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, WorkerDied
 
 NEW = "digest of the new release"
 FORWARD = ["settle", "begin", "payload", "health", "commit"]
@@ -74,10 +74,14 @@ class Stage:
         self.seen[host] = self.at[host]
         return PLACES.get(task, Place.WORKING)
 
-    def turn_back(self, host: str, why: str, blameless: bool) -> None:
+    def turn_back(self, host: str, why: str, blameless: bool) -> bool:
+        """From the place where it was last seen, or else from where it stands: in a transaction past its begin."""
         self.calls.append(("turn_back", host))
         self.blameless[host] = blameless
-        self.at[host] = ("back", 0)
+        first = len(SETTLING) + 2 if host in self.half_done else 2
+        turned = any(lane == "back" or (lane == "forward" and index >= first) for lane, index in (self.seen.get(host, ("over", 0)), self.at[host]))
+        self.at[host] = ("back" if turned else "over", 0)
+        return turned
 
     def again(self, host: str) -> None:
         self.calls.append(("again", host))
@@ -123,6 +127,7 @@ class Play:
     half_done: tuple[str, ...] = ()
     renew_interval: float = 600.0
     delays: dict = field(default_factory=dict)
+    aborts: Callable[[Play], bool] | None = None
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
 
@@ -155,6 +160,10 @@ class Play:
                     self.delays[(host, task)] -= 1
                 else:
                     self.answer(host, task)
+            if self.aborts and self.aborts(self):
+                self.aborts = None
+                self.stage.running.clear()
+                self.driver.abort("the run failed: a worker died")
             left = self.driver.hosts_left()
             idle = [host for host in left if host not in self.stage.running]
             if not any(self.stage.task(host) for host in idle) and not self.stage.running:
@@ -300,13 +309,13 @@ def test_a_host_that_goes_dark_before_its_rejoin_is_waited_for_and_named():
     assert not play.driver.runs["h0"].drained
 
 
-def test_a_host_reverted_before_its_begin_is_held_not_restored():
-    answers = {("h1", "health"): BROKEN, ("h2", "begin"): ("ok", {"outcome": "begun"}), ("h2", "restore"): ("ok", {"outcome": "untouched"})}
-    play = Play(hosts=4, ring={"serial": ("100%",)}, answers=answers)
+def test_a_host_reverted_before_its_begin_is_held_and_never_turned():
+    play = Play(hosts=4, ring={"serial": ("100%",)}, answers={("h0", "health"): BROKEN})
     play.stage.width = 1
     play.run()
-    assert play.outcomes()["h2"] in ("held", "restored")
-    assert ("h2", "commit") not in play.ran
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert [host for host, task in play.ran if task == "restore"] == ["h0"]
+    assert "turn_back" not in {call[0] for call in play.stage.calls}
 
 
 def test_the_wave_is_what_an_end_play_can_reach():
@@ -487,3 +496,35 @@ def test_a_verdict_on_the_release_outweighs_an_outage():
         VERBS["payload"] = ""
     assert play.outcomes() == {"h0": "restored", "h1": "restored", "h2": "restored"}
     assert play.driver.conductor.halt.value == "failures"
+
+
+TOGETHER = {"serial": ("100%",)}
+
+
+def test_an_aborted_run_restores_who_began_and_leaves_alone_who_waits_for_a_worker():
+    play = Play(ring=TOGETHER, aborts=lambda play: "payload" in play.stage.running.values(), delays={("h0", "payload"): 9})
+    play.stage.width = 1
+    play.run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert [host for host, task in play.ran if task == "restore"] == ["h0"]
+    assert not any(run.inconsistent for run in play.driver.runs.values())
+
+
+@pytest.mark.parametrize("answer, outcome", [({"outcome": "restored"}, "restored"), ({"outcome": "untouched"}, "held")])
+def test_a_begin_that_is_cut_off_is_followed_by_a_restore_as_only_the_host_knows_how_far_it_came(answer, outcome):
+    play = Play(hosts=1, aborts=lambda play: "begin" in play.stage.running.values(), delays={("h0", "begin"): 9})
+    play.answers["h0", "restore"] = [LOCKED, LOCKED, ("ok", answer)]
+    play.run()
+    assert play.outcomes() == {"h0": outcome}
+    assert [task for _host, task in play.ran] == ["settle", "begin", "restore", "restore", "restore"]
+
+
+def test_a_begin_that_ended_in_the_pass_that_aborts_is_followed_by_a_restore():
+    play = Play(hosts=1, aborts=lambda play: play.driver.runs["h0"].begun).run()
+    assert (play.outcomes(), play.ran[-1]) == ({"h0": "restored"}, ("h0", "restore"))
+
+
+def test_only_a_restore_can_say_that_a_restore_failed():
+    play = Play(hosts=1, answers={("h0", "health"): BROKEN, ("h0", "restore"): ("end_play", {})}).run()
+    assert play.outcomes() == {"h0": "lost"}
+    assert not play.driver.runs["h0"].inconsistent
