@@ -41,7 +41,7 @@ class HostRun:
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
     drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot;
-    outage: its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
+    outage: it failed because its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +95,13 @@ class HostRun:
             self.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
         else:
             getattr(self, f"_after_{report.verb}", self._after_other)(report)
+            self._note_outage(report)
+
+    def _note_outage(self, report: Report) -> None:
+        """Whether it was the fetch that sent the host back: not one that the payload made up for, before something else failed."""
+        if report.kind in ("ok", "failed") and not self.restoring:
+            unfetched = report.kind == "failed" and report.data.get("reason") == "fetch"
+            self.outage = unfetched and (report.verb == "archive" or (report.verb == "retry" and self.outage))
 
     def _after_settle(self, report: Report) -> None:
         if self.settling and no_answer(report):
@@ -148,10 +155,6 @@ class HostRun:
         elif report.kind == "failed":
             self.outcome = State.RESTORE_FAILED
             self.why = f"{self.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
-
-    def _after_archive(self, report: Report) -> None:
-        self._after_other(report)
-        self.outage = report.kind == "failed" and report.data.get("reason") == "fetch"
 
     def _after_retry(self, report: Report) -> None:
         self._after_other(report)

@@ -528,3 +528,33 @@ def test_only_a_restore_can_say_that_a_restore_failed():
     play = Play(hosts=1, answers={("h0", "health"): BROKEN, ("h0", "restore"): ("end_play", {})}).run()
     assert play.outcomes() == {"h0": "lost"}
     assert not play.driver.runs["h0"].inconsistent
+
+
+@pytest.mark.parametrize(
+    "later, halt",
+    [
+        ([("archive", OUTAGE)], "outage"),
+        ([("archive", OUTAGE), ("retry", OUTAGE)], "outage"),
+        ([("archive", OUTAGE), ("", ("ok", {})), ("health", BROKEN)], "failures"),
+        ([("archive", OUTAGE), ("health", BROKEN)], "failures"),
+        ([("", OUTAGE), ("retry", OUTAGE)], "failures"),
+    ],
+    ids=["fetch", "fetch and retry", "rescued", "rescued by nothing", "not our fetch"],
+)
+def test_an_outage_is_the_failure_that_sends_the_host_back_and_no_earlier_one(later, halt):
+    play = Play(hosts=1, delays={("h0", "payload"): 2}, answers={("h0", "payload"): BROKEN})
+    reports = [FakeReport(kind, "h0", verb, data, verb or "payload") for verb, (kind, data) in later]
+    answer = play.answer
+
+    def payload_of_many_tasks(host, task):
+        if task != "payload":
+            return answer(host, task)
+        del play.stage.running[host]
+        play.stage.at[host] = ("back", 0)
+        for report in reports:
+            play.driver.report(report)
+
+    play.answer = payload_of_many_tasks
+    play.run()
+    assert play.outcomes() == {"h0": "restored"}
+    assert play.driver.conductor.halt.value == halt
