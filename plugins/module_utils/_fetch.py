@@ -56,7 +56,7 @@ def _copy(response: Any, url: str, path: str, size: int) -> None:
             left -= len(chunk)
             out.write(chunk)
     if left:
-        raise _size(url, "{0} bytes".format(size - left), size)
+        raise _failed(url, "the server gave {0} of {1} bytes".format(size - left, size))
 
 
 def _size(url: str, found: str, size: int) -> RolloutError:

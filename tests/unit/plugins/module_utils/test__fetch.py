@@ -50,21 +50,21 @@ def base():
 
 
 CASES = [
-    ("/plain", len(DATA), None),
-    ("/to/plain", len(DATA), None),
-    ("/plain", 9999, "should have 9999 bytes by its release, but the server gives 10000 bytes"),
-    ("/plain", 10001, "should have 10001 bytes by its release, but the server gives 10000 bytes"),
-    ("/long", 9999, "the server gives more than that"),
-    ("/long", 30001, "the server gives 30000 bytes"),
-    ("/short", len(DATA), "cannot be fetched: IncompleteRead|the server gives 100 bytes"),
-    ("/gone", 1, "cannot be fetched: the server answers 404 Not Found"),
-    ("/to/gone", 1, "cannot be fetched: the server answers 404 Not Found"),
-    ("/to/file", 1, "cannot be fetched: the server answers 302"),
+    ("/plain", len(DATA), None, ""),
+    ("/to/plain", len(DATA), None, ""),
+    ("/plain", 9999, "should have 9999 bytes by its release, but the server gives 10000 bytes", "size"),
+    ("/plain", 10001, "should have 10001 bytes by its release, but the server gives 10000 bytes", "size"),
+    ("/long", 9999, "the server gives more than that", "size"),
+    ("/long", 30001, "cannot be fetched: the server gave 30000 of 30001 bytes", "fetch"),
+    ("/short", len(DATA), "cannot be fetched: IncompleteRead|cannot be fetched: the server gave 100 of 10000 bytes", "fetch"),
+    ("/gone", 1, "cannot be fetched: the server answers 404 Not Found", "fetch"),
+    ("/to/gone", 1, "cannot be fetched: the server answers 404 Not Found", "fetch"),
+    ("/to/file", 1, "cannot be fetched: the server answers 302", "fetch"),
 ]
 
 
-@pytest.mark.parametrize("path, size, message", CASES)
-def test_http(base, tmp_path, path, size, message):
+@pytest.mark.parametrize("path, size, message, reason", CASES)
+def test_http(base, tmp_path, path, size, message, reason):
     target = tmp_path / "artifact"
     if message is None:
         _fetch.fetch(base + path, str(target), size)
@@ -73,6 +73,7 @@ def test_http(base, tmp_path, path, size, message):
     with pytest.raises(RolloutError) as caught:
         _fetch.fetch(base + path, str(target), size)
     assert any(part in str(caught.value) for part in message.split("|"))
+    assert caught.value.reason == reason
     assert base + path in str(caught.value)
 
 
