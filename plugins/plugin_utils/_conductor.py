@@ -284,7 +284,8 @@ class Conductor:
         if run.in_change or (run.cursor < len(run.hosts) and self.halt is None):
             return False
         if not run.good:
-            return self._enter(Wave.JUDGED, run, now)
+            healthy = self.halt is not None and any(wave.parked for wave in self._open)
+            return self._enter(Wave.COMMITTING if healthy else Wave.JUDGED, run, now)
         soak = run.plan.ring.soak if any(self._states[host] is not State.SKIPPED for host in run.hosts) else 0
         self._soak_until = now + soak
         if soak:

@@ -38,7 +38,7 @@ class Fate:
     change: float = 1.0
     commit: float = 0.1
     restore: float = 1.0
-    fault: str = "none"  # none, fails, fails_at_commit, sick, dark_before, lost, restore_fails, ran_already
+    fault: str = "none"  # none, fails, fails_at_commit, sick, dark_before, lost, restore_fails, ran_already, outage
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Simulation:
         if what == "park":
             self.conductor.parked(host, self.now)
         elif what == "fail":
-            self.conductor.failing(host, "check web", self.now)
+            self.conductor.failing(host, "check web", self.now, outage=self.fates[host].fault == "outage")
             turn_back = True
         else:
             self.conductor.ended(host, State(what), self.now)
@@ -200,6 +200,12 @@ CASES = [
      {"standard-1": "fails"}, {"committed": 5, "restored": 1, "held": 2}, Halt.FAILURES),
     ("hold leaves the healthy uncommitted", {"on_failure": "hold", "serial": ("100%",)},
      {"standard-1": "fails"}, {"committed": 2, "restored": 1, "held": 5}, Halt.FAILURES),
+    ("an outage commits the healthy of earlier waves", {"commit": "ring"}, {"standard-3": "outage"},
+     {"committed": 5, "restored": 1, "held": 2}, Halt.OUTAGE),
+    ("an outage commits the healthy of earlier rings", {"commit": "rollout", "serial": ("100%",)}, {"critical-0": "outage", "critical-1": "outage"},
+     {"committed": 6, "restored": 2}, Halt.OUTAGE),
+    ("restore_host commits the healthy of earlier waves", {"commit": "rollout", "on_failure": "restore_host"}, {"early-1": "fails"},
+     {"committed": 1, "restored": 1, "held": 6}, Halt.FAILURES),
 ]  # fmt: skip
 
 
@@ -248,7 +254,7 @@ def test_forbidden_transitions_are_errors(before, then):
 
 
 FAULTS = ["none"] * 12 + [
-    "fails", "fails_at_commit", "sick", "dark_before", "lost", "restore_fails", "ran_already",
+    "fails", "fails_at_commit", "sick", "dark_before", "lost", "restore_fails", "ran_already", "outage",
 ]  # fmt: skip
 SECONDS = st.floats(min_value=0.0, max_value=50.0)
 
