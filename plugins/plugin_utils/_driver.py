@@ -193,7 +193,8 @@ class Driver:
         elif run.kept:
             self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
         elif run.why and run.settling:  # or what was left to do was the rejoin alone
-            self._end(host, State.RESTORE_FAILED if in_progress(run.record) else State.REFUSED, now, run.why)
+            failed = not run.put_back and in_progress(run.record)
+            self._end(host, State.RESTORE_FAILED if failed else State.REFUSED, now, run.why)
         elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
             self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):

@@ -40,7 +40,7 @@ class HostRun:
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
     drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
-    unfit: why it could not keep a snapshot;
+    unfit: why it could not keep a snapshot; put_back: no settle of it failed; unproven: a restore said that it left it inconsistent;
     outage: it failed because its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +56,8 @@ class HostRun:
     settling: bool = False
     drained: bool = False
     unfit: str = ""
+    put_back: bool = True
+    unproven: bool = False
     outage: bool = False
     unsettled: str = ""
     restoring: bool = False
@@ -69,7 +71,7 @@ class HostRun:
     def inconsistent(self) -> str:
         """Why nobody knows what state the host is in, by its record or by a restore of this run; else nothing."""
         transaction = self.record.get("transaction") or {}
-        if self.outcome is State.RESTORE_FAILED:
+        if self.unproven:
             return self.why or "its restore failed"
         return str(transaction.get("reason") or "its restore failed") if transaction.get("phase") == "inconsistent" else ""
 
@@ -108,6 +110,8 @@ class HostRun:
             self.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"
             return
         self._after_other(report)
+        self._note_unproven(report)
+        self.put_back = report.kind == "ok"
         self.heard = report.kind == "ok"
         self.record = report.data.get("record") or self.record
         self.half_done = self.half_done or bool(report.data.get("abandoned") or report.data.get("drained"))
@@ -140,6 +144,7 @@ class HostRun:
             self.drained = False
 
     def _after_restore(self, report: Report) -> None:
+        self._note_unproven(report)
         outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))
         if report.kind == "ok" and outcome is not None:
             if not self.begun and outcome is State.COMMITTED:
@@ -155,6 +160,9 @@ class HostRun:
         elif report.kind == "failed":
             self.outcome = State.RESTORE_FAILED
             self.why = f"{self.why}; then its restore failed: {report.data.get('msg', '')}".lstrip("; ")
+
+    def _note_unproven(self, report: Report) -> None:
+        self.unproven = self.unproven or (report.kind == "failed" and report.data.get("outcome") in ("restore_failed", "inconsistent"))
 
     def _after_retry(self, report: Report) -> None:
         self._after_other(report)

@@ -147,7 +147,7 @@ def test_check_mode_tells_the_truth_of_a_half_done_host(fleet):
     hosts = fleet(standard=1)
     begin_and_interrupt(hosts)
     record = hosts.record("standard0")
-    check = hosts.run("onprem.rollout.upgrade", "--check")
+    check = hosts.run("onprem.rollout.upgrade", "--check", **HOOKS)
     assert (check.rc, check.states) == (0, {"standard0": "committed"}), check.out
     assert hosts.record("standard0") == record
     assert hosts.run().rc == 0

@@ -116,9 +116,10 @@ def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
     assert "rollout_force_restore: true" in " ".join(asked.out.split())
     assert hosts.record("early0") == before
     shutil.copy2(kept, hosts.app("early0") / "version")
-    forced = hosts.run("onprem.rollout.recover", "-e", "rollout_force_restore=true")
-    assert forced.rc == 0, forced.out
-    assert hosts.record("early0")["transaction"]["phase"] == "restored"
+    forced = hosts.run("onprem.rollout.recover", "--limit", "early0,standard0", "-e", "rollout_force_restore=true")
+    assert hosts.record("early0")["transaction"]["phase"] == "restored", forced.out
+    assert forced.rc == 2, "standard0 was named"
+    assert "standard0 waits for no operator: its record names no transaction" in " ".join(forced.out.split())
     assert hosts.untouched("standard0")
 
 

@@ -47,6 +47,9 @@ def test_check_mode_notes_nothing(host):
     host.begin()
     assert note(host, True, check_mode=True)[0]
     assert "drained" not in host.record()
+    note(host, True)
+    assert note(host, False, OTHER, check_mode=True)[0], "it would have been settled by now"
+    assert host.record()["drained"]
 
 
 def test_without_a_record_there_is_nothing_to_take_away_and_nowhere_to_note(host):

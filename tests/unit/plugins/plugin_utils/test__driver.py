@@ -558,3 +558,18 @@ def test_an_outage_is_the_failure_that_sends_the_host_back_and_no_earlier_one(la
     play.run()
     assert play.outcomes() == {"h0": "restored"}
     assert play.driver.conductor.halt.value == halt
+
+
+UNPROVEN = ("failed", {"outcome": "restore_failed", "msg": "check web: saw 500, expected 200"})
+ALARMS = [
+    ({("h0", "put back"): UNPROVEN}, "restore_failed", True),
+    ({("h0", "put back"): BROKEN}, "restore_failed", False),
+    ({("h0", "put back"): ("ok", {"settled": "restored", **record("old", "changing")}), ("h0", "bring back"): BROKEN}, "refused", False),
+]
+
+
+@pytest.mark.parametrize("answers, outcome, alarm", ALARMS, ids=["unproven", "no verdict", "rejoin fails in check mode"])
+def test_the_alarm_is_for_what_a_restore_left_unproven(answers, outcome, alarm):
+    play = Play(hosts=1, half_done=("h0",), answers=answers).run()
+    assert play.outcomes() == {"h0": outcome}
+    assert bool(play.driver.runs["h0"].inconsistent) is alarm
