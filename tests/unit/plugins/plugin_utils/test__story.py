@@ -143,3 +143,17 @@ def test_an_interrupted_rollout_says_what_it_leaves_behind():
     for part in ("ROLLOUT INTERRUPTED", "still being put back, settled by the next upgrade: a: web: saw 500",
                  "in change, settled by the next upgrade: 2 hosts: b, c", "exit code: 99"):  # fmt: skip
         assert part in text
+
+
+def test_the_verdict_tells_who_runs_the_new_release_uncommitted_from_who_was_never_started():
+    rings = (RingPlan(Ring("early", "all", (2,), on_failure="hold"), (("a", "b"),)), RingPlan(Ring("standard", "all", (1,)), (("c",),)))
+    conductor = Conductor(Plan(PLAN.release, rings, {"d": "audit"}))
+    conductor.tick(0)
+    conductor.parked("a", 1)
+    conductor.failing("b", "web: saw 500", 1)
+    conductor.ended("b", State.RESTORED, 2)
+    conductor.tick(2)
+    known = runs(a=run(begun=True), b=run(begun=True, outcome=State.RESTORED, why="web: saw 500"))
+    lines = _story.verdict_lines(conductor, known, Commands(), 2)
+    assert "  uncommitted, put back by its revert timer or the next upgrade: 1 host: a" in lines
+    assert "  held: 2 hosts: c, d" in lines
