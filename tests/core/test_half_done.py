@@ -33,8 +33,12 @@ def phase(hosts, host: str) -> str | None:
 
 def test_a_killed_worker_stops_the_rollout_and_everybody_in_change_goes_back(fleet):
     hosts = fleet(standard=2)
-    process = hosts.start(rollout_payload="naps", nap=2, rollout_rings=TOGETHER)
+    waits = f"touch {{{{ root }}}}/napping; until test -e {hosts.root}/hosts/standard0/napping; do sleep 0.05; done; sleep 1"
+    slow = {"name": "slow", "type": "command", "argv": ["sh", "-c", waits], "deadline": 1, "timeout": 30}
+    in_its_begin = {"standard1": {"rollout_checks": [slow]}}
+    process = hosts.start(rollout_payload="naps", nap=4, rollout_rings=TOGETHER, hostvars=in_its_begin)
     eventually(lambda: all((hosts.root / "hosts" / host / "napping").exists() for host in hosts.hosts), process)
+    assert phase(hosts, "standard1") != "changing"
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     result = hosts.finish(process)
     assert (result.rc, set(result.states.values())) == (2, {"restored"}), result.out
