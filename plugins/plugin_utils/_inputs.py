@@ -120,7 +120,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
     seen: set[tuple[int, int]] = set()
     roles: set[tuple[str, str]] = set()
     irreversible: dict[str, list[str]] = {}
-    archives: dict[tuple[int, str], str] = {}
+    archives: list[str] = []
     shared = source.variables(source.hosts[0])
     for host in source.hosts:
         variables = source.variables(host)
@@ -144,7 +144,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(_filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role == ARCHIVE and name == "rollout_payload":
-                    archives[(id(variables.get("rollout_paths")), str(variables.get("archive_dest")))] = host
+                    archives.append(host)
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
@@ -160,7 +160,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
-    problems += archive_problems(source, release, archives.values())
+    problems += archive_problems(source, release, archives)
     for reason, hosts in irreversible.items():
         where = f"host {', '.join(hosts[:8])}{f' and {len(hosts) - 8} more' if len(hosts) > 8 else ''}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
@@ -324,18 +324,21 @@ def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
 def archive_problems(source: Source, release: Release, hosts: Collection[str]) -> list[Problem]:
     """What the built-in payload needs: an artifact, and a directory that a restore can put back."""
     problems: list[Problem] = []
+    judged: set[tuple[str, ...]] = set()
     for host in hosts:
         variables, where = source.variables(host), f"host {host}, archive_dest"
-        raw = variables.get("archive_dest")
-        if not raw:
-            problems.append(Problem(where, raw, f"{ARCHIVE} needs the directory to install into"))
-            continue
         try:
-            dest = os.path.normpath(str(source.template(raw, variables)))
+            raw = str(source.template(variables.get("archive_dest"), variables) or "")
             paths = [os.path.normpath(str(path)) for path in source.template(variables.get("rollout_paths"), variables) or []]
         except (ValueError, TypeError):
             continue  # known on the host only, or a problem of its own
-        if not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
+        dest = os.path.normpath(raw) if raw else ""
+        if (dest, *paths) in judged:
+            continue
+        judged.add((dest, *paths))
+        if not dest:
+            problems.append(Problem(where, variables.get("archive_dest"), f"{ARCHIVE} needs the directory to install into"))
+        elif not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
             problems.append(Problem(where, dest, "is in none of rollout_paths, so that nothing of it could be restored; add it there"))
     if hosts and not release.artifacts:
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
