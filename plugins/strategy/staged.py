@@ -120,8 +120,10 @@ class StrategyModule(HostPinned):
                 return super().run(iterator, play_context)
             except (AnsibleError, WorkerDied) as error:
                 why = str(error)
-            display.error(why)
             self._core.give_up_tasks()
+            if self._inputs.verb != "upgrade":
+                raise AnsibleError(f"the hosts could not be asked: {why}. Nothing was changed: run it again")
+            display.error(why)
             self._driver.abort(f"the run failed: {why}")
         raise AnsibleError(f"{why}; given up after {ATTEMPTS} times. The next upgrade settles the hosts that are half done")
 
