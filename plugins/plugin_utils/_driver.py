@@ -372,7 +372,8 @@ class Driver:
         """What the rollout wants of the exit code: ok, changes (of a plan), unreachable, failed or halted."""
         states = set(self.conductor.states().values())
         if self._look_only:
-            return "changes" if State.WAITING in states else "ok"
+            unsettled = any(in_progress(run.record) or run.record.get("drained") for run in self.runs.values())
+            return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
         if self.conductor.halt is not None or not self.conductor.finished:
             return "halted"
         if any(run.unsettled for run in self.runs.values()):

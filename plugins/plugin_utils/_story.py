@@ -99,13 +99,13 @@ def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> 
     said = [f"{count(doing, 'host')} to upgrade"] if doing else []
     said += [f"{count(settling, 'host')} to settle first"] if settling else []
     said += [f"{count(unasked, 'host')} could not be reached"] if unasked else []
+    refused = [host for host in plan.hosts if states[host] is State.REFUSED]
+    said += [f"{count(len(refused), 'host')} would be refused, see above: {names(refused)}"] if refused else []
     if said:
         return f"to do: {', '.join(said)}"
     if not plan.hosts:
         return f"nothing to do: you hold every host ({len(plan.held)})"
-    able = {State.SKIPPED, State.HELD}
-    unfit = [host for host in plan.hosts if states[host] not in able]
-    return f"nothing to do: {names(unfit)} cannot be upgraded" if unfit else f"nothing to do: every host that takes part runs {plan.release.label}"
+    return f"nothing to do: every host that takes part runs {plan.release.label}"
 
 
 def half_done(record: Mapping[str, Any]) -> str:

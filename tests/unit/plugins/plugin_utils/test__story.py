@@ -105,7 +105,7 @@ def test_the_plan_says_why_there_is_nothing_to_do():
     assert last(PLAN, dict.fromkeys("abc", State.SKIPPED) | {"d": State.HELD}) == "nothing to do: every host that takes part runs shop 2.0"
     dark = {host: run(dark="no route") for host in "abc"}
     assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
-    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "nothing to do: a, b, c cannot be upgraded"
+    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "to do: 3 hosts would be refused, see above: a, b, c"
     assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
 
 
