@@ -154,15 +154,17 @@ class HostRun:
         self.outage = report.kind == "failed" and report.data.get("reason") == "fetch"
 
     def _after_retry(self, report: Report) -> None:
-        self._after_other(report)
         if report.kind == "ok":
             self.why = ""
+        elif not (self.why and (self.restoring or report.data.get("unexplained"))):  # else the payload's own failure has been heard
+            self._after_other(report)
 
     def _after_other(self, report: Report) -> None:
         if report.kind == "failed" and self.restoring:
             self.why = f"{self.why}; then {report.task!r} failed: {report.data.get('msg', '')}".lstrip("; ")
         elif report.kind == "failed":
-            self.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
+            said = report.data.get("msg") or ("" if report.verb else report.data.get("reason"))  # of an include
+            self.why = failed_checks(report.data) or str(said or f"{report.task!r} failed")
 
 
 def no_answer(report: Report) -> bool:
