@@ -185,6 +185,7 @@ class Driver:
         """What the host said decides whether it takes part."""
         run, now = self.runs[host], self._clock()
         run.give_up_at = 0.0
+        run.stranded = run.settling and run.drained and not (run.why or run.dark)
         if self.conductor.state(host) is State.HELD:
             self._keep_out(host, run)
         elif run.dark and run.settling:
@@ -376,7 +377,7 @@ class Driver:
             return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
         if self.conductor.halt is not None or not self.conductor.finished:
             return "halted"
-        if any(run.unsettled for run in self.runs.values()):
+        if any(run.unsettled or run.drained for run in self.runs.values()):
             return "failed"
         customer_held = set(self.conductor.plan.held)
         good = {State.COMMITTED, State.SKIPPED}

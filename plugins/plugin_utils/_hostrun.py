@@ -39,7 +39,8 @@ class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
-    drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
+    drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
+    restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot;
     outage: its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
@@ -55,6 +56,7 @@ class HostRun:
     half_done: bool = False
     settling: bool = False
     drained: bool = False
+    stranded: bool = False
     unfit: str = ""
     outage: bool = False
     unsettled: str = ""
@@ -130,7 +132,7 @@ class HostRun:
         self._after_other(report)
         if report.kind == "ok" and report.data.get("outcome") == "committed":
             self.outcome = State.COMMITTED
-            self.drained = False
+            self.drained = self.stranded
 
     def _after_restore(self, report: Report) -> None:
         outcome = RESTORE_OUTCOMES.get(str(report.data.get("outcome")))

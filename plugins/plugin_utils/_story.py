@@ -284,7 +284,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
     lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
-    lines += [f"  out of traffic: {clean(host)}: the next upgrade brings it back first" for host, run in runs.items() if run.drained]
+    lines += [f"  out of traffic: {clean(host)}: {_way_back(run)}" for host, run in runs.items() if run.drained]
     for state, text in ((State.HELD, "held"), (State.COMMITTED, "committed"), (State.SKIPPED, "ran it already")):
         if by_state.get(state):
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
@@ -293,6 +293,14 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         lines.append(f"  to go on, with the cause mended: {commands.same()}")
     lines.append(f"  exit code: {exit_code}")
     return lines
+
+
+def _way_back(run: Any) -> str:
+    if run.kept:
+        return "an operator decides about it, see above"
+    if run.stranded:
+        return "an earlier run left it so, and no rejoin role is set (rollout_rejoin) that would bring it back"
+    return "the next upgrade brings it back first"
 
 
 def _open_lines(by_state: Mapping[State, Sequence[str]], runs: Mapping[str, Any]) -> list[str]:

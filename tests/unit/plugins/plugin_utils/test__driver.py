@@ -340,6 +340,19 @@ def test_look_only_asks_even_held_hosts_and_changes_nothing():
     assert play.driver.wanted == "changes"
 
 
+@pytest.mark.parametrize("settled, held, outcome", [("old", False, "committed"), (NEW, False, "skipped"), ("old", True, "held")])
+def test_a_host_that_nothing_brings_back_into_traffic_is_no_success(settled, held, outcome):
+    host = "db1" if held else "h0"
+    answers = {
+        (host, "settle"): ("ok", {"drained": True, **record(settled, "restored")}),
+        (host, "put back"): ("skipped", {}),
+        (host, "bring back"): ("skipped", {}),
+    }
+    play = Play(hosts=1, held={"db1": "audit"} if held else {}, answers=answers, half_done=(host,)).run()
+    assert (play.outcomes()[host], play.driver.wanted) == (outcome, "failed")
+    assert (play.driver.runs[host].drained, play.driver.runs[host].stranded) == (True, True)
+
+
 SAME = ("ok", record(NEW, "committed"))
 LOOKS = [
     ("all run it", SAME, "ok"),

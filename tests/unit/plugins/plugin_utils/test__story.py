@@ -134,6 +134,20 @@ def test_the_verdict_names_host_check_restore_and_the_command():
         assert part in text
 
 
+HELD = {"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}
+OUT = [
+    ({}, "out of traffic: a: the next upgrade brings it back first"),
+    ({"stranded": True}, "out of traffic: a: an earlier run left it so, and no rejoin role is set (rollout_rejoin)"),
+    ({"record": HELD}, "out of traffic: a: an operator decides"),
+]
+
+
+@pytest.mark.parametrize("known, says", OUT)
+def test_who_brings_a_host_back_into_traffic(known, says):
+    lines = _story.verdict_lines(Conductor(PLAN), runs(a=run(drained=True, **known)), Commands(), 2)
+    assert next(line for line in lines if "out of traffic" in line).strip().startswith(says)
+
+
 def test_an_interrupted_rollout_says_what_it_leaves_behind():
     conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (3,), max_failures=2), (("a", "b", "c"),)),), {"d": "audit"}))
     conductor.tick(0)
