@@ -285,6 +285,10 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
     lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
     lines += [f"  out of traffic: {clean(host)}: {_way_back(run)}" for host, run in runs.items() if run.drained]
+    open_still = [host for host in by_state.get(State.HELD, []) if runs[host].begun and runs[host].outcome is None]
+    if open_still:
+        by_state[State.HELD] = [host for host in by_state[State.HELD] if host not in set(open_still)]
+        lines.append(f"  on the new release, not committed: {count(len(open_still), 'host')}: {names(open_still)}; put back by revert timer or next upgrade")
     for state, text in ((State.HELD, "held"), (State.COMMITTED, "committed"), (State.SKIPPED, "ran it already")):
         if by_state.get(state):
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
