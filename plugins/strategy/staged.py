@@ -145,7 +145,8 @@ class StrategyModule(HostPinned):
 
     def _execute_meta(self, task: Any, play_context: Any, iterator: Any, target_host: Any) -> Any:
         answer = super()._execute_meta(task, play_context, iterator, target_host)
-        self._core.recognise_hosts()
+        if task.args.get("_raw_params") == "refresh_inventory":
+            self._core.recognise_hosts()
         return answer
 
     def get_hosts_left(self, iterator: Any) -> list[Any]:
