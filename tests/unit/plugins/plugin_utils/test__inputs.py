@@ -265,8 +265,14 @@ def test_where_an_archive_goes_is_judged_on_every_host_and_told_once_for_each_pl
     assert [(problem.where, problem.value) for problem in problems] == [
         ("host b, archive_dest", "/srv/shop"),
         ("host d, archive_dest", "/srv/other"),
-        ("host e, archive_dest", "{{ place }}"),
+        ("host e, archive_dest", ""),
     ]
+
+
+def test_the_shortest_lease_tells_when_hosts_that_wait_prove_themselves_again():
+    leases = {"a": {}, "b": {"rollout_lease": "{{ short }}", "short": 900}, "c": {"rollout_lease": 700, "rollout_hold": True}}
+    inputs, problems = _inputs.read(Inventory(leases))
+    assert (problems, inputs.lease) == ([], 900.0)
 
 
 def test_problems_of_checks_name_their_value_once():
