@@ -30,6 +30,8 @@ class ActionModule(HostAction):
         arguments = dict(self._task.args)
         failure, last = dict(arguments.pop("failure", None) or {}), arguments.pop("last", None) or {}
         wait, limit = float(arguments.pop("wait", 60)), float(arguments.pop("limit", 1800))
+        if not failure:
+            return {"failed": True, "unexplained": True, "msg": "The payload failed, and Ansible kept no result of it: see the error above"}
         if not asks_for_later(failure):
             return {**failure, "failed": True}
         now = time.monotonic()

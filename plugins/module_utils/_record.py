@@ -26,6 +26,7 @@ from ._store import fsync_dir, read_json, remove_quietly, show, write_json
 
 SCHEMA = 1
 HISTORY = 20
+GOOD_COPY = "Put a good copy back, or move it away if this host's files are known to be right: it then counts as never upgraded."
 FAILED = 20
 DRILLS = 20
 PHASES = {
@@ -71,6 +72,8 @@ def load(state_dir: str) -> Record:
     path = path_of(state_dir)
     try:
         record = read_json(path)
+    except (NotADirectoryError, PermissionError) as error:
+        raise _unreadable(path, str(error), "Set state_dir to a directory of the user that runs this, or use become.") from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if record is None:
@@ -115,12 +118,8 @@ def _problem(record: Record) -> Optional[str]:
     return None
 
 
-def _unreadable(path: str, why: str) -> RolloutError:
-    return RolloutError(
-        "The record {0} cannot be read: {1}. Nothing was touched. Put a good copy back, or move it away if this host's "
-        "files are known to be right: it then counts as never upgraded.".format(show(path), why),
-        "record",
-    )
+def _unreadable(path: str, why: str, remedy: str = GOOD_COPY) -> RolloutError:
+    return RolloutError("The record {0} cannot be read: {1}. Nothing was touched. {2}".format(show(path), why, remedy), "record")
 
 
 def open_transaction(record: Record) -> Optional[Dict[str, Any]]:

@@ -69,6 +69,10 @@ transaction:
   description: The id of the transaction.
   returned: success
   type: str
+unexplained:
+  description: The payload failed without a result, so what this task says is not why.
+  returned: failure without O(failure)
+  type: bool
 wait:
   description: How many seconds the strategy is to wait. 0 if this task has waited.
   returned: success

@@ -184,6 +184,7 @@ class Driver:
         """What the host said decides whether it takes part."""
         run, now = self.runs[host], self._clock()
         run.give_up_at = 0.0
+        run.stranded = run.settling and run.drained and not (run.why or run.dark)
         if self.conductor.state(host) is State.HELD:
             self._keep_out(host, run)
         elif run.dark and run.settling:
@@ -380,10 +381,11 @@ class Driver:
         """What the rollout wants of the exit code: ok, changes (of a plan), unreachable, failed or halted."""
         states = set(self.conductor.states().values())
         if self._look_only:
-            return "changes" if State.WAITING in states else "ok"
+            unsettled = any(in_progress(run.record) or run.record.get("drained") for run in self.runs.values())
+            return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
         if self.conductor.halt is not None or not self.conductor.finished:
             return "halted"
-        if any(run.unsettled for run in self.runs.values()):
+        if any(run.unsettled or run.drained for run in self.runs.values()):
             return "failed"
         customer_held = set(self.conductor.plan.held)
         good = {State.COMMITTED, State.SKIPPED}

@@ -39,7 +39,8 @@ class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
-    drained: it may be out of traffic; restoring: it is in its rescue; reverted: not for a failure of its own;
+    drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
+    restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot; put_back: no settle of it failed; unproven: a restore said that it left it inconsistent;
     outage: it failed because its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
@@ -55,6 +56,7 @@ class HostRun:
     half_done: bool = False
     settling: bool = False
     drained: bool = False
+    stranded: bool = False
     unfit: str = ""
     put_back: bool = True
     unproven: bool = False
@@ -141,7 +143,7 @@ class HostRun:
         self._after_other(report)
         if report.kind == "ok" and report.data.get("outcome") == "committed":
             self.outcome = State.COMMITTED
-            self.drained = False
+            self.drained = self.stranded
 
     def _after_restore(self, report: Report) -> None:
         self._note_unproven(report)
@@ -165,15 +167,17 @@ class HostRun:
         self.unproven = self.unproven or (report.kind == "failed" and report.data.get("outcome") in ("restore_failed", "inconsistent"))
 
     def _after_retry(self, report: Report) -> None:
-        self._after_other(report)
         if report.kind == "ok":
             self.why = ""
+        elif not (self.why and (self.restoring or report.data.get("unexplained"))):  # else the payload's own failure has been heard
+            self._after_other(report)
 
     def _after_other(self, report: Report) -> None:
         if report.kind == "failed" and self.restoring:
             self.why = f"{self.why}; then {report.task!r} failed: {report.data.get('msg', '')}".lstrip("; ")
         elif report.kind == "failed":
-            self.why = failed_checks(report.data) or str(report.data.get("msg") or f"{report.task!r} failed")
+            said = report.data.get("msg") or ("" if report.verb else report.data.get("reason"))  # of an include
+            self.why = failed_checks(report.data) or str(said or f"{report.task!r} failed")
 
 
 def no_answer(report: Report) -> bool:

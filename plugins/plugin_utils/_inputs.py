@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 
 ARCHIVE = "onprem.rollout.archive"
 TRIES = 40
+LEASE = 1800.0
 NOT_OPTED_IN = "candidate: not opted in"
 WHOLE = re.compile(r"[0-9]+\Z")  # what int() reads, unlike isdigit(), which also takes "²"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
@@ -62,7 +63,7 @@ class Inputs:
     json_file: str
     reconnect_timeout: float
     retry_failed: frozenset[str] = frozenset()
-    lease: float = 1800.0
+    lease: float = LEASE
     notes: tuple[str, ...] = ()
 
 
@@ -91,7 +92,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     problems += found
     if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
         problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
-    lease = str(value("rollout_lease", 1800))
+    lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
@@ -106,7 +107,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         timeout = 300
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(verb, plan, data, json_file, float(timeout), retry, float(lease) if WHOLE.match(lease) else 1800.0, group_notes(source, rings)), problems
+    return Inputs(verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings)), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:
@@ -120,7 +121,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
     seen: set[tuple[int, int]] = set()
     roles: set[tuple[str, str]] = set()
     irreversible: dict[str, list[str]] = {}
-    archives: dict[tuple[int, str], str] = {}
+    archives: dict[tuple[str, ...] | None, str] = {}
     shared = source.variables(source.hosts[0])
     for host in source.hosts:
         variables = source.variables(host)
@@ -136,7 +137,8 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
         opted_in = _switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
         waits = NOT_OPTED_IN if release.candidate and not opted_in else None
-        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed))
+        lease = str(_filled(source, variables.get("rollout_lease", LEASE), variables, f"host {host}, rollout_lease", problems, LEASE))
+        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed, float(lease) if WHOLE.match(lease) else LEASE))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
@@ -144,7 +146,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(_filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role == ARCHIVE and name == "rollout_payload":
-                    archives[(id(variables.get("rollout_paths")), str(variables.get("archive_dest")))] = host
+                    archives.setdefault(_archive_place(source, variables), host)
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
@@ -160,7 +162,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
-    problems += archive_problems(source, release, archives.values())
+    problems += archive_problems(release, archives)
     for reason, hosts in irreversible.items():
         where = f"host {', '.join(hosts[:8])}{f' and {len(hosts) - 8} more' if len(hosts) > 8 else ''}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
@@ -321,23 +323,26 @@ def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
     return problems
 
 
-def archive_problems(source: Source, release: Release, hosts: Collection[str]) -> list[Problem]:
-    """What the built-in payload needs: an artifact, and a directory that a restore can put back."""
+def _archive_place(source: Source, variables: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Where the built-in payload installs and which paths a snapshot has; None when only the host can tell, or it is a problem of its own."""
+    try:
+        dest = str(source.template(variables.get("archive_dest"), variables) or "")
+        paths = [os.path.normpath(str(path)) for path in source.template(variables.get("rollout_paths"), variables) or []]
+    except (ValueError, TypeError):
+        return None
+    return (os.path.normpath(dest) if dest else "", *paths)
+
+
+def archive_problems(release: Release, archives: Mapping[tuple[str, ...] | None, str]) -> list[Problem]:
+    """What the built-in payload needs: an artifact, and a directory that a restore can put back. archives: places, each with its first host."""
     problems: list[Problem] = []
-    for host in hosts:
-        variables, where = source.variables(host), f"host {host}, archive_dest"
-        raw = variables.get("archive_dest")
-        if not raw:
-            problems.append(Problem(where, raw, f"{ARCHIVE} needs the directory to install into"))
-            continue
-        try:
-            dest = os.path.normpath(str(source.template(raw, variables)))
-            paths = [os.path.normpath(str(path)) for path in source.template(variables.get("rollout_paths"), variables) or []]
-        except (ValueError, TypeError):
-            continue  # known on the host only, or a problem of its own
-        if not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
+    for place, host in archives.items():
+        where, (dest, *paths) = f"host {host}, archive_dest", place or ("/", "/")
+        if not dest:
+            problems.append(Problem(where, dest, f"{ARCHIVE} needs the directory to install into"))
+        elif not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
             problems.append(Problem(where, dest, "is in none of rollout_paths, so that nothing of it could be restored; add it there"))
-    if hosts and not release.artifacts:
+    if archives and not release.artifacts:
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     return problems
 

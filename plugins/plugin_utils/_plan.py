@@ -24,12 +24,14 @@ class Member:
     rings: the names of every ring that claims it; more than one is a problem, none means the default ring.
     hold: why the customer wants it left alone, or None.
     retry_failed: a release that failed on it before is tried again.
+    lease: for how many seconds a run has it when nothing more is heard of that run.
     """
 
     name: str
     rings: tuple[str, ...] = ()
     hold: str | None = None
     retry_failed: bool = False
+    lease: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)

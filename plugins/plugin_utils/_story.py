@@ -99,13 +99,13 @@ def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> 
     said = [f"{count(doing, 'host')} to upgrade"] if doing else []
     said += [f"{count(settling, 'host')} to settle first"] if settling else []
     said += [f"{count(unasked, 'host')} could not be reached"] if unasked else []
+    refused = [host for host in plan.hosts if states[host] is State.REFUSED]
+    said += [f"{count(len(refused), 'host')} would be refused, see above: {names(refused)}"] if refused else []
     if said:
         return f"to do: {', '.join(said)}"
     if not plan.hosts:
         return f"nothing to do: you hold every host ({len(plan.held)})"
-    able = {State.SKIPPED, State.HELD}
-    unfit = [host for host in plan.hosts if states[host] not in able]
-    return f"nothing to do: {names(unfit)} cannot be upgraded" if unfit else f"nothing to do: every host that takes part runs {plan.release.label}"
+    return f"nothing to do: every host that takes part runs {plan.release.label}"
 
 
 def half_done(record: Mapping[str, Any]) -> str:
@@ -284,7 +284,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
     lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
-    lines += [f"  out of traffic: {clean(host)}: the next upgrade brings it back first" for host, run in runs.items() if run.drained]
+    lines += [f"  out of traffic: {clean(host)}: {_way_back(run)}" for host, run in runs.items() if run.drained]
     uncommitted = [host for host in by_state.get(State.HELD, []) if runs[host].begun and runs[host].outcome is None]
     if uncommitted:
         by_state[State.HELD] = [host for host in by_state[State.HELD] if host not in set(uncommitted)]
@@ -297,6 +297,14 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         lines.append(f"  to go on, with the cause mended: {commands.same()}")
     lines.append(f"  exit code: {exit_code}")
     return lines
+
+
+def _way_back(run: Any) -> str:
+    if run.kept:
+        return "an operator decides about it, see above"
+    if run.stranded:
+        return "an earlier run left it so, and no rejoin role is set (rollout_rejoin) that would bring it back"
+    return "the next upgrade brings it back first"
 
 
 def _open_lines(by_state: Mapping[State, Sequence[str]], runs: Mapping[str, Any]) -> list[str]:

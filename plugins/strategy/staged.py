@@ -120,8 +120,10 @@ class StrategyModule(HostPinned):
                 return super().run(iterator, play_context)
             except (AnsibleError, WorkerDied) as error:
                 why = str(error)
-            display.error(why)
             self._core.give_up_tasks()
+            if self._inputs.verb != "upgrade":
+                raise AnsibleError(f"the hosts could not be asked: {why}. Nothing was changed: run it again")
+            display.error(why)
             self._driver.abort(f"the run failed: {why}")
         raise AnsibleError(f"{why}; given up after {ATTEMPTS} times. The next upgrade settles the hosts that are half done")
 
@@ -143,7 +145,8 @@ class StrategyModule(HostPinned):
 
     def _execute_meta(self, task: Any, play_context: Any, iterator: Any, target_host: Any) -> Any:
         answer = super()._execute_meta(task, play_context, iterator, target_host)
-        self._core.recognise_hosts()
+        if task.args.get("_raw_params") == "refresh_inventory":
+            self._core.recognise_hosts()
         return answer
 
     def get_hosts_left(self, iterator: Any) -> list[Any]:

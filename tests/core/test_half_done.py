@@ -47,6 +47,20 @@ def test_a_killed_worker_stops_the_rollout_and_everybody_in_change_goes_back(fle
     assert "Traceback" not in result.out
 
 
+def test_a_killed_worker_leaves_no_answer_of_who_only_looks(fleet):
+    hosts = fleet(early=1)
+    slow = hosts.root / "slow_python"
+    slow.write_text(f"#!/bin/sh\ntouch {hosts.root}/asked\nsleep 3\n")
+    slow.chmod(0o755)
+    process = hosts.start("onprem.rollout.status", ansible_python_interpreter=str(slow))
+    eventually((hosts.root / "asked").exists, process)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    result = hosts.finish(process)
+    assert result.rc == 1, result.out
+    assert "the hosts could not be asked: a worker process" in " ".join(result.out.split())
+    assert "status:" not in result.out
+
+
 def test_a_reader_of_the_output_that_goes_away_takes_nobody_with_it(fleet):
     hosts = fleet(standard=2)
     process = hosts.start(rollout_payload="naps", nap=2, rollout_rings=TOGETHER)

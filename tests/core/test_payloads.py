@@ -84,6 +84,14 @@ def test_an_error_that_ends_the_run_leaves_alone_who_waits_for_a_worker(fleet):
     assert hosts.run(rollout_rings=TOGETHER).rc == 0
 
 
+def test_an_include_whose_file_is_missing_is_the_reason_of_its_failure(fleet):
+    hosts = fleet(standard=1)
+    result = hosts.run(rollout_payload="aborts", how="missing")
+    assert (result.rc, result.states) == (2, {"standard0": "restored"}), result.out
+    assert "missing.yml" in result.data["hosts"]["standard0"]["why"]
+    assert "kept no result" in hosts.record("standard0")["transaction"]["reason"]
+
+
 def test_an_unreachable_helper_that_the_payload_ignores_is_ignored(fleet):
     hosts = fleet(standard=1)
     result = hosts.run(rollout_payload="ignores_unreachable")

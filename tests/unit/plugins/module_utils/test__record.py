@@ -150,6 +150,13 @@ def test_a_record_that_is_not_understood_is_named_and_stays(tmp_path, content, r
     assert path.read_text() == content
 
 
+def test_a_record_that_cannot_be_there_is_not_asked_to_be_put_back(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RolloutError, match="Set state_dir to a directory of the user that runs this, or use become") as caught:
+        _record.load(str(tmp_path / "file" / "state"))
+    assert "good copy" not in str(caught.value)
+
+
 @pytest.mark.parametrize("now", [0.0, NOW, 4102444799.0])
 def test_times_are_utc_and_come_back(now):
     assert _record.unix(_record.iso(now)) == now

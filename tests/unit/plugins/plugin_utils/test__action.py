@@ -128,6 +128,12 @@ def test_a_failure_that_asks_for_nothing_stays_what_it_was() -> None:
     assert calls == []
 
 
+def test_a_failure_without_a_result_is_none_that_asks_for_later() -> None:
+    plugin, calls = make(retry, {"transaction": "t1", "failure": {}})
+    result = plugin.run(None, {"inventory_hostname": "web1"})
+    assert (result["failed"], result["unexplained"], calls) == (True, True, [])
+
+
 @pytest.mark.parametrize("transaction, fails", [("t1", True), ("an earlier one", False)])
 def test_the_limit_counts_from_the_first_time_in_this_transaction(transaction: str, fails: bool) -> None:
     last = {"transaction": transaction, "first": time.monotonic() - 100}

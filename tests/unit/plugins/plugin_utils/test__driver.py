@@ -349,6 +349,37 @@ def test_look_only_asks_even_held_hosts_and_changes_nothing():
     assert play.driver.wanted == "changes"
 
 
+@pytest.mark.parametrize("settled, held, outcome", [("old", False, "committed"), (NEW, False, "skipped"), ("old", True, "held")])
+def test_a_host_that_nothing_brings_back_into_traffic_is_no_success(settled, held, outcome):
+    host = "db1" if held else "h0"
+    answers = {
+        (host, "settle"): ("ok", {"drained": True, **record(settled, "restored")}),
+        (host, "put back"): ("skipped", {}),
+        (host, "bring back"): ("skipped", {}),
+    }
+    play = Play(hosts=1, held={"db1": "audit"} if held else {}, answers=answers, half_done=(host,)).run()
+    assert (play.outcomes()[host], play.driver.wanted) == (outcome, "failed")
+    assert (play.driver.runs[host].drained, play.driver.runs[host].stranded) == (True, True)
+
+
+SAME = ("ok", record(NEW, "committed"))
+LOOKS = [
+    ("all run it", SAME, "ok"),
+    ("to be settled", ("ok", record(NEW, "changing")), "changes"),
+    ("out of traffic", ("ok", {"record": {"drained": True, "installed": {"digest": NEW}}}), "changes"),
+    ("refused", BROKEN, "changes"),
+    ("could not be reached", DARK, "ok"),  # core's own exit code says so
+]
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("answer, wanted", [case[1:] for case in LOOKS], ids=[case[0] for case in LOOKS])
+def test_a_plan_is_done_only_when_nothing_is_left_to_do(answer, wanted, held):
+    answers = {("h0", "settle"): SAME, ("db1" if held else "h1", "settle"): answer}
+    play = Play(hosts=1 if held else 2, held={"db1": "audit"}, answers=answers, look_only=True).run()
+    assert play.driver.wanted == ("ok" if held and answer is BROKEN else wanted)
+
+
 def test_a_dead_worker_ends_the_run():
     play = Play()
     play.stage.dead = True

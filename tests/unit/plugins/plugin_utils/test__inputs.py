@@ -152,8 +152,8 @@ BAD = [
     ({"rollout_reconnect_timeout": "²"}, "rollout_reconnect_timeout"),
     ({"rollout_rings": [{"name": "standard"}, {"name": "early", "hosts": "~(["}], "hostvars": {"a": {"rollout_ring": "early"}, "b": {}}}, "ring early, hosts"),
     ({"rollout_rings": [{"name": "standard", "hosts": "typo"}]}, "ring standard, hosts"),
-    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/srv/shop", "rollout_release": WITH_ARTIFACT}, "host b, archive_dest"),
-    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shopping", "rollout_release": WITH_ARTIFACT}, "host b, archive_dest"),
+    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/srv/shop", "rollout_release": WITH_ARTIFACT}, "host a, archive_dest"),
+    ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shopping", "rollout_release": WITH_ARTIFACT}, "host a, archive_dest"),
     ({"hostvars": {"a": {}, "b": {"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop/app"}}}, "rollout_release.artifacts"),
     ({"rollout_release": {"name": "shop", "version": "2.0", "variables": {"my-var": 1}}}, "rollout_release.variables"),
     ({"rollout_reconnect_timeout": "soon"}, "rollout_reconnect_timeout"),
@@ -255,6 +255,24 @@ def test_what_cannot_be_undone_is_named_with_its_hosts_once_for_each_reason():
 def test_waits_for_a_payload_that_cannot_be(changes, where):
     assert f"host a, {where}" in [place for place, _text in problems_of(**changes)]
     assert problems_of(rollout_retry_wait=5, rollout_retry_for=200) == []
+
+
+def test_where_an_archive_goes_is_judged_on_every_host_and_told_once_for_each_place():
+    dests = {"a": "/opt/shop/app", "b": "/srv/shop", "c": "/srv/shop", "d": "/srv/other", "e": ""}
+    inventory = Inventory({host: {"place": dest} for host, dest in dests.items()})
+    inventory.shared.update({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "{{ place }}", "rollout_release": WITH_ARTIFACT})
+    problems = _inputs.read(inventory)[1]
+    assert [(problem.where, problem.value) for problem in problems] == [
+        ("host b, archive_dest", "/srv/shop"),
+        ("host d, archive_dest", "/srv/other"),
+        ("host e, archive_dest", ""),
+    ]
+
+
+def test_the_shortest_lease_tells_when_hosts_that_wait_prove_themselves_again():
+    leases = {"a": {}, "b": {"rollout_lease": "{{ short }}", "short": 900}, "c": {"rollout_lease": 700, "rollout_hold": True}}
+    inputs, problems = _inputs.read(Inventory(leases))
+    assert (problems, inputs.lease) == ([], 900.0)
 
 
 def test_problems_of_checks_name_their_value_once():

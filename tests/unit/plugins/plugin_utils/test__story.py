@@ -105,7 +105,7 @@ def test_the_plan_says_why_there_is_nothing_to_do():
     assert last(PLAN, dict.fromkeys("abc", State.SKIPPED) | {"d": State.HELD}) == "nothing to do: every host that takes part runs shop 2.0"
     dark = {host: run(dark="no route") for host in "abc"}
     assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
-    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "nothing to do: a, b, c cannot be upgraded"
+    assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "to do: 3 hosts would be refused, see above: a, b, c"
     assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
 
 
@@ -132,6 +132,32 @@ def test_the_verdict_names_host_check_restore_and_the_command():
                  "held: 3 hosts: b, c, d", "to go on, with the cause mended: ansible-playbook onprem.rollout.upgrade -i x",
                  "onprem.rollout.status -i x", "exit code: 2"):  # fmt: skip
         assert part in text
+
+
+HELD = {"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}
+OUT = [
+    ({}, "out of traffic: a: the next upgrade brings it back first"),
+    ({"stranded": True}, "out of traffic: a: an earlier run left it so, and no rejoin role is set (rollout_rejoin)"),
+    ({"record": HELD}, "out of traffic: a: an operator decides"),
+]
+
+
+@pytest.mark.parametrize("known, says", OUT)
+def test_who_brings_a_host_back_into_traffic(known, says):
+    lines = _story.verdict_lines(Conductor(PLAN), runs(a=run(drained=True, **known)), Commands(), 2)
+    assert next(line for line in lines if "out of traffic" in line).strip().startswith(says)
+
+
+def test_a_host_that_stays_uncommitted_is_told_from_one_that_was_never_started():
+    conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (2, 1), on_failure="hold"), (("a", "b"), ("c",))),), {"d": "audit"}))
+    conductor.tick(0)
+    conductor.parked("a", 1)
+    conductor.failing("b", "web: saw 500", 1)
+    conductor.ended("b", State.RESTORED, 2)
+    conductor.tick(2)
+    lines = _story.verdict_lines(conductor, runs(a=run(begun=True), b=run(begun=True, outcome=State.RESTORED)), Commands(), 2)
+    assert "  on the new release, not committed: 1 host: a; put back by revert timer or next upgrade" in lines
+    assert "  held: 2 hosts: c, d" in lines
 
 
 def test_an_interrupted_rollout_says_what_it_leaves_behind():
