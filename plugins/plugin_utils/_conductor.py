@@ -72,7 +72,7 @@ OUTCOMES: dict[State, str] = {
     State.COMMITTED: "runs the release, healthy, and is never restored by itself again",
     State.RESTORED: "runs what it ran before, proven healthy",
     State.RESTORE_FAILED: "could not be proven after its restore; nobody touches it until an operator does",
-    State.LOST: "went dark while in change or while it was put back, and did not come back in time",
+    State.LOST: "went dark while in change or while it was put back, and did not come back in time; or its tasks ended before its restore had spoken",
     State.UNREACHABLE: "could not be reached before its change; untouched",
     State.REFUSED: "was not fit for a change: sick already, held by another rollout, inconsistent; untouched",
     State.HELD: "not started, or upgraded and kept uncommitted: the rollout was halted, the customer holds it, or its change cannot be undone",
