@@ -148,18 +148,6 @@ def test_who_brings_a_host_back_into_traffic(known, says):
     assert next(line for line in lines if "out of traffic" in line).strip().startswith(says)
 
 
-def test_a_host_that_stays_uncommitted_is_told_from_one_that_was_never_started():
-    conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (2, 1), on_failure="hold"), (("a", "b"), ("c",))),), {"d": "audit"}))
-    conductor.tick(0)
-    conductor.parked("a", 1)
-    conductor.failing("b", "web: saw 500", 1)
-    conductor.ended("b", State.RESTORED, 2)
-    conductor.tick(2)
-    lines = _story.verdict_lines(conductor, runs(a=run(begun=True), b=run(begun=True, outcome=State.RESTORED)), Commands(), 2)
-    assert "  on the new release, not committed: 1 host: a; put back by revert timer or next upgrade" in lines
-    assert "  held: 2 hosts: c, d" in lines
-
-
 def test_an_interrupted_rollout_says_what_it_leaves_behind():
     conductor = Conductor(Plan(PLAN.release, (RingPlan(Ring("early", "all", (3,), max_failures=2), (("a", "b", "c"),)),), {"d": "audit"}))
     conductor.tick(0)
