@@ -19,14 +19,14 @@ from ._store import locked
 Clock = Callable[[], float]
 
 
-def progress(record: Record, phase: str, now: float) -> Dict[str, Any]:
-    """The revert timer of a transaction that is in this phase from now on. Nobody asks a parked host before its lease ends."""
+def progress(record: Record, phase: str, now: float, later: float = 0) -> Dict[str, Any]:
+    """The revert timer of a transaction that is in this phase from now on, or from C(later) seconds on. Nobody asks a parked host before its lease ends."""
     transaction = record["transaction"]
     revert = transaction.get("revert")
     if not revert:
         return {}
     wait = {"changing": revert["payload"], "awaiting_commit": max(revert["after"], transaction.get("lease", 0))}
-    return {"revert": _timer.moved(revert, wait.get(phase, revert["after"]), now)}
+    return {"revert": _timer.moved(revert, later + wait.get(phase, revert["after"]), now)}
 
 
 def verifying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
@@ -39,17 +39,17 @@ def awaiting_commit(state_dir: str, holder: Dict[str, Any], clock: Clock = time.
     return _move(state_dir, holder, "awaiting_commit", clock, check_mode)
 
 
-def retrying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
-    """The payload is to be run again later. Extends the lease, for the time it takes."""
-    return _move(state_dir, holder, "changing", clock, check_mode)
+def retrying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False, wait: float = 0) -> Tuple[bool, Record]:
+    """The payload is to be run again after C(wait) seconds. Extends the lease, for the time it takes, and moves the revert timer by both."""
+    return _move(state_dir, holder, "changing", clock, check_mode, wait)
 
 
-def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, check_mode: bool) -> Tuple[bool, Record]:
+def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, check_mode: bool, later: float = 0) -> Tuple[bool, Record]:
     with locked(state_dir, check_mode):
         record = load(state_dir)
         transaction = ours(record, holder)
         lease_until = int(clock() + transaction.get("lease", 0))
-        moved = progress(record, phase, clock())
+        moved = progress(record, phase, clock(), later)
         if transaction["phase"] == phase:
             return False, record if check_mode else renew(state_dir, record, lease_until, **moved)
         if check_mode:

@@ -103,7 +103,7 @@ ARGUMENTS: Dict[str, Any] = {
 
 
 def run(module: AnsibleModule) -> Outcome:
-    retrying(local(module.params["state_dir"]), module.params["holder"], check_mode=module.check_mode)
+    retrying(local(module.params["state_dir"]), module.params["holder"], check_mode=module.check_mode, wait=module.params["wait"])
     return False, {}, {}
 
 

@@ -160,8 +160,8 @@ class Host:
     def verifying(self, holder=RUN):
         return _transaction.verifying(self.state_dir, holder, self.clock)
 
-    def retrying(self, holder=RUN):
-        return _transaction.retrying(self.state_dir, holder, self.clock)
+    def retrying(self, holder=RUN, wait=0):
+        return _transaction.retrying(self.state_dir, holder, self.clock, wait=wait)
 
     def awaiting_commit(self, holder=RUN):
         return _transaction.awaiting_commit(self.state_dir, holder, self.clock)
