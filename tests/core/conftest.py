@@ -32,7 +32,27 @@ BIN = Path(sys.executable).parent
 # Files that speak of our modules and the role more than of core: shown whole on one core, on the others by the tests named here.
 FIRST_CORE = "2.19"
 ON_ONE_CORE = {
+    "test_bad_input.py": ("test_bad_input",),
     "test_depot.py": (),
+    "test_half_done.py": (
+        "test_a_killed_worker_stops_the_rollout_and_everybody_in_change_goes_back",
+        "test_a_reader_of_the_output_that_goes_away_takes_nobody_with_it",
+        "test_a_killed_controller_leaves_hosts_that_are_put_back_even_if_they_are_held_meanwhile",
+        "test_a_cancelled_job_says_what_it_leaves_as_after_ctrl_c",
+        "test_parked_hosts_renew_their_leases",
+    ),
+    "test_payloads.py": (
+        "test_a_rescue_of_the_payload_cannot_talk_a_reverted_host_into_a_commit",
+        "test_handlers_of_a_failed_payload_do_not_undo_the_restore",
+        "test_an_error_that_ends_the_run_does_not_leave_hosts_half_done",
+        "test_an_error_that_ends_the_run_leaves_alone_who_waits_for_a_worker",
+        "test_an_include_whose_file_is_missing_is_the_reason_of_its_failure",
+        "test_an_unreachable_helper_that_the_payload_ignores_is_ignored",
+        "test_errors_cannot_be_ignored_from_outside",
+        "test_handlers_of_hooks_run_with_their_hook",
+        "test_two_rollouts_in_one_playbook_do_not_mix_up",
+        "test_a_host_found_sick_while_its_wave_is_reverted_is_restored_too",
+    ),
     "test_drill.py": (),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (

@@ -17,7 +17,7 @@ from shop import Shop, ask, take
 PROGRAM = "/var/lib/onprem-rollout/onprem-rollout"
 UNIT = "onprem-rollout-revert"
 ONE = [{"name": "one", "hosts": "web1", "serial": ["100%"]}]
-SHORT = {"rollout_revert_after": 6, "rollout_payload_timeout": 10}
+SHORT = {"rollout_revert_after": 6, "rollout_payload_timeout": 10, "rollout_retry_wait": 1, "rollout_retry_for": 9}
 REASON = "revert timer: nobody committed within"
 
 
@@ -87,7 +87,7 @@ def test_a_power_cut_in_the_restore_itself_is_made_good_after_the_boot(shop: Sho
 
 def test_a_parked_host_whose_network_is_cut_restores_itself_and_the_run_learns_it_from_the_record(shop: Shop) -> None:
     rings = [{"name": "one", "hosts": "web1", "serial": ["100%"], "soak": 7}]
-    run = shop.start(GOOD, rings=rings, limit="web1", rollout_lease=9, rollout_reconnect_timeout=60, **SHORT)
+    run = shop.start(GOOD, rings=rings, limit="web1", rollout_lease=12, rollout_reconnect_timeout=60, **SHORT)
     host = shop.fleet["web1"]
     eventually(lambda: phase(host) == "awaiting_commit", "web1 to be parked")
     host.partition()
@@ -116,7 +116,7 @@ def test_a_payload_that_goes_on_after_the_timer_fired_is_undone_by_its_own_run(s
 
 def test_a_release_that_locks_the_controller_out_is_not_committed_and_goes_back_by_itself(shop: Shop) -> None:
     services = ["shop.service", "ssh.service"]
-    run = shop.start(GOOD, payload="locks_out", rings=ONE, limit="web1", rollout_services=services, rollout_lease=5, rollout_reconnect_timeout=60, **SHORT)
+    run = shop.start(GOOD, payload="locks_out", rings=ONE, limit="web1", rollout_services=services, rollout_lease=12, rollout_reconnect_timeout=60, **SHORT)
     host = shop.fleet["web1"]
     eventually(lambda: phase(host) == "awaiting_commit", "web1 to be healthy, as it sees it")
     assert host.run("systemctl is-active ssh.service", check=False).stdout.strip() == "inactive"
