@@ -137,7 +137,7 @@ def test_another_file_system_is_not_looked_at():
     assert not any(path.startswith("/dev/shm/") for path in _drill.look(["/dev"]))
 
 
-@pytest.mark.skipif(not os.path.exists("/var/lib/dpkg/status"), reason="needs a Debian or Ubuntu machine")
+@pytest.mark.skipif(not os.path.exists("/var/lib/dpkg/status"), reason="reads dpkg's database; runs on Debian and Ubuntu, as in CI")
 def test_all_packages_are_compared_when_a_release_changes_some():
     found = _drill._installed({"packages": ["dpkg"]}, run)
     assert found == json.loads(json.dumps(_drill._installed({"packages": ["dpkg"]}, run)))
