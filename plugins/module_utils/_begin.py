@@ -147,7 +147,7 @@ def _open(
     paths: List[bytes],
     rules: Rules,
     provider: _providers.Provider,
-    looked: _packages.Looked,
+    looked: "_packages.Looked",
     clock: Clock,
     check: Check,
     command: _services.Command,

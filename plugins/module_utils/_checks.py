@@ -17,8 +17,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from . import _probes
 from ._errors import RolloutError
-from ._probes import EXPECTED, PROBES
 
 LEVELS = ("required", "advisory")
 STATES = ("active", "inactive", "failed", "activating", "deactivating", "reloading")
@@ -107,15 +107,6 @@ def _choice(*allowed: str) -> Reader:
 
 
 Option = NamedTuple("Option", [("read", Reader), ("default", Any)])
-COMMON = {
-    "name": Option(_text, None),
-    "type": Option(_choice(*PROBES), REQUIRED),
-    "level": Option(_choice(*LEVELS), "required"),
-    "interval": Option(_seconds, None),
-    "deadline": Option(_seconds, None),
-    "consecutive": Option(_whole(1, 1000, "how many successes in a row"), None),
-    "timeout": Option(_timeout, None),
-}
 OPTIONS = {
     "http": {
         "url": Option(_url, REQUIRED),
@@ -136,6 +127,15 @@ OPTIONS = {
         "contains": Option(_text, None),
     },
 }  # type: Dict[str, Dict[str, Option]]
+COMMON = {
+    "name": Option(_text, None),
+    "type": Option(_choice(*OPTIONS), REQUIRED),
+    "level": Option(_choice(*LEVELS), "required"),
+    "interval": Option(_seconds, None),
+    "deadline": Option(_seconds, None),
+    "consecutive": Option(_whole(1, 1000, "how many successes in a row"), None),
+    "timeout": Option(_timeout, None),
+}
 TARGET = {"http": "url", "tcp": "port", "systemd": "unit", "command": "argv", "file": "path"}
 
 
@@ -245,6 +245,7 @@ class _Watch(threading.Thread):
     def __init__(self, check: Dict[str, Any], clock: Clock, stop: threading.Event) -> None:
         super(_Watch, self).__init__(name=check["name"], daemon=True)
         self.check, self.clock, self.stopped = check, clock, stop
+        self.probe = _probes.PROBES[check["type"]]
         self.ok, self.seen, self.seconds, self.attempts = False, "no answer", 0.0, 0
 
     def run(self) -> None:
@@ -264,13 +265,13 @@ class _Watch(threading.Thread):
 
     def _attempt(self) -> Tuple[bool, str]:
         try:
-            return PROBES[self.check["type"]](self.check, self.check["timeout"])
+            return self.probe(self.check, self.check["timeout"])
         except Exception as error:  # a thread that dies would leave a check without a result
             return False, "the check itself failed: {0}: {1}".format(type(error).__name__, error)
 
     def result(self) -> Result:
         check = self.check
-        expected = EXPECTED[check["type"]](check)
+        expected = _probes.EXPECTED[check["type"]](check)
         if check["consecutive"] > 1:
             expected += ", {0} times in a row".format(check["consecutive"])
         return {

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.request
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import _process
+from ._process import last_line, reason, run
 
 BODY = 1024 * 1024
 CHUNK = 64 * 1024
@@ -119,14 +119,14 @@ def _tcp(options: Options, timeout: float) -> Seen:
 def _systemd(options: Options, timeout: float) -> Seen:
     argv = ["systemctl", "show", "--property=LoadState,ActiveState,SubState,Result", "--", options["unit"]]
     try:
-        code, output = _process.run(argv, timeout)
+        code, output = run(argv, timeout)
     except OSError as error:
-        return False, "systemctl could not be started: {0}".format(_process.reason(error))
+        return False, "systemctl could not be started: {0}".format(reason(error))
     if code is None:
         return False, "no answer of systemctl within {0:g} s".format(timeout)
     shown = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     if code != 0 or "ActiveState" not in shown:
-        return False, "systemctl ended with rc {0}: {1}".format(code, _process.last_line(output))
+        return False, "systemctl ended with rc {0}: {1}".format(code, last_line(output))
     state, load = shown["ActiveState"], shown.get("LoadState", "")
     extra = [shown.get("SubState", "")] + [load] * (load != "loaded")
     extra += ["result {0}".format(shown["Result"])] * (shown.get("Result", "success") not in ("", "success"))
@@ -135,9 +135,9 @@ def _systemd(options: Options, timeout: float) -> Seen:
 
 def _command(options: Options, timeout: float) -> Seen:
     try:
-        code, output = _process.run(options["argv"], timeout)
+        code, output = run(options["argv"], timeout)
     except (OSError, ValueError) as error:
-        why = _process.reason(error) if isinstance(error, OSError) else str(error)
+        why = reason(error) if isinstance(error, OSError) else str(error)
         return False, "{0!r} could not be started: {1}".format(options["argv"][0], why)
     if code is None:
         return False, "not finished within {0:g} s".format(timeout)
@@ -146,7 +146,7 @@ def _command(options: Options, timeout: float) -> Seen:
     seen = "rc {0}".format(code)
     if code == options["rc"] and found:
         return True, seen if contains is None else "{0}, output contains {1!r}".format(seen, contains)
-    line = _process.last_line(output, SHOWN)
+    line = last_line(output, SHOWN)
     return False, "{0}, output ends {1!r}".format(seen, line) if line else "{0}, no output".format(seen)
 
 

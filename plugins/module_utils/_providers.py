@@ -64,7 +64,7 @@ def _take_btrfs(state_dir: str, snapshot: str, paths: List[bytes], created: str,
         return _snapshot.take(state_dir, snapshot, paths, created, rules, min_free, walk, {"provider": BTRFS, "subvolumes": known})
 
 
-def _frozen_intent(snapshot: str, wanted: Iterable[_btrfs.Subvolume]) -> Dict[str, Any]:
+def _frozen_intent(snapshot: str, wanted: "Iterable[_btrfs.Subvolume]") -> Dict[str, Any]:
     places = [{"place": to_text(item.place), "mtime_ns": item.mtime_ns} for item in wanted]
     return {"provider": BTRFS, "id": snapshot, "subvolumes": places}
 
@@ -104,7 +104,7 @@ def _intent(state_dir: str, snapshot: str) -> Dict[str, Any]:
     return dict(found or {"provider": FILES})
 
 
-def preview(snapshot: Snapshot) -> _putback.Tally:
+def preview(snapshot: Snapshot) -> "_putback.Tally":
     """What put_back() would change. Programs of the operator cannot say that."""
     if snapshot.provider == BTRFS:
         return _btrfs.preview(snapshot)
@@ -115,7 +115,7 @@ def preview(snapshot: Snapshot) -> _putback.Tally:
     return _putback.preview(snapshot)
 
 
-def put_back(state_dir: str, snapshot: Snapshot) -> _putback.Tally:
+def put_back(state_dir: str, snapshot: Snapshot) -> "_putback.Tally":
     """Make the paths what they were; what differed before. May be done again after any interruption."""
     if snapshot.provider == BTRFS:
         return _btrfs.put_back(state_dir, snapshot)

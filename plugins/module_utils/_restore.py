@@ -186,7 +186,7 @@ def prune(state_dir: str, record: Record, now: float) -> None:
     _packages.prune(state_dir, _snapshot.names(state_dir))
 
 
-def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> _putback.Tally:
+def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command: _services.Command, result: Dict[str, Any]) -> "_putback.Tally":
     """Fence, packages, files, services, proof. What is known so far is left in C(result) also when this raises."""
     options = transaction["options"]
     fence(transaction["id"])
@@ -214,7 +214,7 @@ def _untouched(transaction: Dict[str, Any]) -> bool:
     return bool(transaction["phase"] == "prepared")
 
 
-def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: Optional[_putback.Tally] = None) -> Dict[str, Any]:
+def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: "Optional[_putback.Tally]" = None) -> Dict[str, Any]:
     return {
         "outcome": outcome,
         "transaction": transaction["id"] if transaction else None,
@@ -230,11 +230,11 @@ def _held(transaction: Dict[str, Any]) -> Dict[str, Any]:
     return dict(_result("held", transaction), irreversible=transaction["irreversible"], proven=bool(transaction.get("proven")))
 
 
-def _count(found: _putback.Tally) -> Dict[str, Any]:
+def _count(found: "_putback.Tally") -> Dict[str, Any]:
     return dict(found.counts, paths=[show(path) for _kind, path in found.listed[:SHOWN]])
 
 
-def _diff(found: _putback.Tally, packages: Sequence[str] = ()) -> Dict[str, Any]:
+def _diff(found: "_putback.Tally", packages: Sequence[str] = ()) -> Dict[str, Any]:
     more = sum(found.counts.values()) - len(found.listed)
     lines = [line + "\n" for line in packages] + ["{0}: {1}\n".format(kind, show(path)) for kind, path in found.listed]
     lines += [found.note + "\n"] if found.note else []

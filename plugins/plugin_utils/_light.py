@@ -32,7 +32,8 @@ PLUGINS = Path(__file__).resolve().parents[1]
 PACKAGE = "ansible_collections.onprem.rollout.plugins"
 DOCS = re.compile(r'^(DOCUMENTATION|EXAMPLES|RETURN) = r""".*?^"""', re.DOTALL | re.MULTILINE)
 
-# What the host runs. It imports from a dictionary of sources, so nothing is written there.
+# What the host runs. It imports from a dictionary of sources, so nothing is written there. C(from . import _name) only reads a
+# source when the name is first used, which spares a host the half that it does not need. Not safe in threads: _checks resolves before it has any.
 PROGRAM = """
 import base64, importlib.abc, importlib.util, json, sys, zlib
 class Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -40,11 +41,13 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
         if name in self.sources or any(each.startswith(name + ".") for each in self.sources):
             package = any(each.startswith(name + ".") for each in self.sources)
-            return importlib.util.spec_from_loader(name, self, origin="<" + name + ">", is_package=package)
+            return importlib.util.spec_from_loader(name, Lazy(self), origin="<" + name + ">", is_package=package)
     def get_source(self, name): return self.sources.get(name, "")
     def exec_module(self, module):
         source = self.sources.get(module.__name__, "")
         exec(compile(source, "<" + module.__name__ + ">", "exec", dont_inherit=True), module.__dict__)
+class Lazy(importlib.util.LazyLoader):
+    def get_source(self, name): return self.loader.get_source(name)
 sys.meta_path.insert(0, Sources(json.loads(zlib.decompress(base64.b64decode("{sources}")).decode())))
 from {package}.module_utils._stdin import start
 from {package}.modules.{name} import run
@@ -61,9 +64,16 @@ params["{option}"] = "/proc/self/fd/" + str(attached.fileno())
 """
 
 
+def prepare() -> None:
+    """Import and pack the modules of the built-in path here, where every worker is forked from, and not in each of them."""
+    for name in ("begin", "archive", "health", "commit"):
+        importlib.import_module(f"{PACKAGE}.modules.{name}")
+        sources(name)
+
+
 @functools.cache
 def sources(name: str) -> str:
-    """The module and all of module_utils, packed; made once in the main process, which every worker is forked from."""
+    """The module and all of module_utils, packed."""
     found = {f"{PACKAGE}.module_utils.{path.stem}": path.read_text("utf-8") for path in (PLUGINS / "module_utils").glob("_*.py")}
     found[f"{PACKAGE}.modules.{name}"] = DOCS.sub("", (PLUGINS / "modules" / f"{name}.py").read_text("utf-8"))
     found["ansible.module_utils.basic"] = "AnsibleModule = None"

@@ -43,9 +43,9 @@ from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _light, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
@@ -164,7 +164,9 @@ class StrategyModule(HostPinned):
 
     def _asked(self) -> None:
         conductor, runs = self._driver.conductor, self._driver.runs
-        if self._inputs.verb == "status":
+        if self._inputs.verb == "upgrade" and State.WAITING in conductor.states().values():
+            _light.prepare()
+        elif self._inputs.verb == "status":
             display.display("\n".join(_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)

@@ -51,7 +51,7 @@ def measure(runner: Runner, ways: Sequence[Way], rounds: int) -> dict[str, list[
         for way in ways if number % 2 == 0 else ways[::-1]:
             cost = runner(way)
             costs[way.name].append(cost)
-            say(f"round {number + 1} of {rounds}: {way.label}: {cost.seconds:.1f} s, {cost.cpu:.1f} s of CPU")
+            say(f"round {number + 1} of {rounds}: {way.label}: {cost.seconds:.1f} s, CPU {cost.controller:.1f} s here and {cost.hosts:.1f} s on the hosts")
     return costs
 
 

@@ -25,7 +25,12 @@ class Cost:
     """What an upgrade of the whole fleet took: the clock's seconds, and the CPUs' on the controller and on the hosts together."""
 
     seconds: float
-    cpu: float
+    controller: float
+    hosts: float
+
+    @property
+    def cpu(self) -> float:
+        return self.controller + self.hosts
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Runner:
         self.fleet.reset()
         argv, environment = way.command(self.fleet, self.work, self._sockets)
         log = self.work / f"{way.name}.log"
-        cpu = self._cpu_seconds()
+        controller, hosts = self._cpu_seconds()
         # A file: a kept connection would hold a pipe open.
         with log.open("wb") as out:
             began = monotonic()
@@ -85,16 +90,16 @@ class Runner:
                 [*argv, *extra], env={**self._kept, **environment}, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, timeout=600
             )
             seconds = monotonic() - began
-        cpu = self._cpu_seconds() - cpu
+        after = self._cpu_seconds()
         if done.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             raise BenchError(f"{way.label} gave {done.returncode}; the end of {log}:\n{tail}")
         self.fleet.each(lambda host: host.await_version("2.0", timeout=0))
-        return Cost(seconds, cpu)
+        return Cost(seconds, after[0] - controller, after[1] - hosts)
 
-    def _cpu_seconds(self) -> float:
+    def _cpu_seconds(self) -> tuple[float, float]:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return self.fleet.cpu_seconds() + children.ru_utime + children.ru_stime
+        return children.ru_utime + children.ru_stime, self.fleet.cpu_seconds()
 
     def python_starts(self, way: Way) -> float | None:
         """Remote module runs per host, counted in a run that is not measured; None for a way without modules."""

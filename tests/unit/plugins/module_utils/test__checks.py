@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _checks
+from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _probes
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
 
 RIGHT = [
@@ -137,7 +137,7 @@ def script(monkeypatch, answers):
             raise answer
         return answer, "up" if answer else "down"
 
-    monkeypatch.setitem(_checks.PROBES, "tcp", probe)
+    monkeypatch.setitem(_probes.PROBES, "tcp", probe)
 
 
 LOOPS = [
@@ -188,14 +188,14 @@ def test_all_run_at_the_same_time(monkeypatch):
         together.wait()
         return True, "met"
 
-    monkeypatch.setitem(_checks.PROBES, "tcp", probe)
+    monkeypatch.setitem(_probes.PROBES, "tcp", probe)
     results = _checks.run([{"type": "tcp", "port": port, "deadline": 0} for port in range(1, 21)])
     assert [result["seen"] for result in results] == ["met"] * 20
 
 
 def test_a_probe_that_hangs_is_left_behind(monkeypatch):
     for_ever = threading.Event()
-    monkeypatch.setitem(_checks.PROBES, "tcp", lambda options, timeout: (for_ever.wait(60), "late"))
+    monkeypatch.setitem(_probes.PROBES, "tcp", lambda options, timeout: (for_ever.wait(60), "late"))
     monkeypatch.setattr(_checks, "GRACE", 0.1)
     try:
         [result] = _checks.run([{"type": "tcp", "port": 1, "deadline": 0, "timeout": 0.1}])
