@@ -11,19 +11,27 @@ Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depend
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _services
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _provider
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
+from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
+    LEASE,
+    WHOLE,
+    Source,
+    check_problems,
+    filled,
+    path_problems,
+    scalar_problems,
+    switch,
+    told_apart,
+)
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
-    TOLD,
     Problem,
     Release,
     Ring,
@@ -32,27 +40,9 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 )
 
 ARCHIVE = "onprem.rollout.archive"
-TRIES = 40
-LEASE = 1800.0
 NOT_OPTED_IN = "candidate: not opted in"
-WHOLE = re.compile(r"[0-9]+\Z")  # what int() reads, unlike isdigit(), which also takes "²"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
-
-
-class Source(Protocol):
-    """What is needed of core; see L(_core.Core)."""
-
-    @property
-    def hosts(self) -> list[str]: ...
-    @property
-    def limited(self) -> bool: ...
-    def play_problems(self) -> list[Problem]: ...
-    def variables(self, host: str) -> dict[str, Any]: ...
-    def template(self, value: Any, variables: Mapping[str, Any]) -> Any: ...
-    def members(self, pattern: str) -> list[str]: ...
-    def group_names(self) -> list[str]: ...
-    def role_problem(self, name: str) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     shared = source.variables(source.hosts[0])
 
     def value(name: str, default: Any) -> Any:
-        return _filled(source, shared[name], shared, name, problems, default) if name in shared else default
+        return filled(source, shared[name], shared, name, problems, default) if name in shared else default
 
     verb = str(value("rollout_verb", "upgrade"))
     raw_rings = value("rollout_rings", None)
@@ -118,7 +108,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
     for ring in rings:
         for host in _ring_hosts(source, ring, verb, problems):
             claimed.setdefault(host, []).append(ring.name)
-    seen: set[tuple[int, int]] = set()
+    judged: dict[tuple[Any, ...], Any] = {}
     roles: set[tuple[str, str]] = set()
     irreversible: dict[str, list[str]] = {}
     archives: dict[tuple[str, ...] | None, str] = {}
@@ -128,23 +118,23 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         names = claimed.get(host, [])
         own = variables.get("rollout_ring")
         if own is not None:
-            own = str(_filled(source, own, variables, f"host {host}, rollout_ring", problems, names[0] if names else ""))
+            own = str(filled(source, own, variables, f"host {host}, rollout_ring", problems, names[0] if names else ""))
             names = names if own in names else [*names, own]
-        pin = _filled(source, variables.get("rollout_pin"), variables, f"host {host}, rollout_pin", problems, None)
+        pin = filled(source, variables.get("rollout_pin"), variables, f"host {host}, rollout_pin", problems, None)
         pinned, problem = _pin(pin, release.version)
         problems += [Problem(f"host {host}, rollout_pin", pin, problem)] if problem else []
-        hold = _hold(_filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
-        retry_failed = _switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
-        opted_in = _switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
+        hold = _hold(filled(source, variables.get("rollout_hold"), variables, f"host {host}, rollout_hold", problems, None))
+        retry_failed = switch(source, variables, "rollout_retry_failed", f"host {host}, ", problems)
+        opted_in = switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
         waits = NOT_OPTED_IN if release.candidate and not opted_in else None
-        lease = str(_filled(source, variables.get("rollout_lease", LEASE), variables, f"host {host}, rollout_lease", problems, LEASE))
+        lease = str(filled(source, variables.get("rollout_lease", LEASE), variables, f"host {host}, rollout_lease", problems, LEASE))
         members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed, float(lease) if WHOLE.match(lease) else LEASE))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
-                role = str(_filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
+                role = str(filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role == ARCHIVE and name == "rollout_payload":
                     archives.setdefault(_archive_place(source, variables), host)
                 if role and (name, role) not in roles:
@@ -152,15 +142,14 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                     problems += role_problems(role, f"host {host}, {name}", source)
             if variables.get("rollout_release") != shared.get("rollout_release"):
                 problems.append(Problem(f"host {host}, rollout_release", variables.get("rollout_release"), "a rollout has one release: give it as extra vars"))
-        paths, checks = variables.get("rollout_paths"), variables.get("rollout_checks")
-        if verb != "status" and (id(paths), id(checks)) not in seen:
-            seen.add((id(paths), id(checks)))
-            for name, raw, judge in (("rollout_paths", paths, path_problems), ("rollout_checks", checks, check_problems)):
-                where = f"host {host}, {name}"
+        if verb != "status" and (given := told_apart(source, variables)) not in judged:
+            judged[given] = variables  # kept, so that no id comes again
+            for name, judge in (("rollout_paths", path_problems), ("rollout_checks", check_problems)):
+                raw, where = variables.get(name), f"host {host}, {name}"
                 if raw == [] and judge is path_problems and variables.get("rollout_packages"):
                     continue  # a package may be all that an upgrade changes
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
-                problems += judge(_filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
+                problems += judge(filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
     problems += archive_problems(release, archives)
     for reason, hosts in irreversible.items():
@@ -172,11 +161,11 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
 
 def _irreversible(source: Source, variables: Mapping[str, Any], release: Release, where: str, problems: list[Problem]) -> str:
     """What the change of this host cannot undo, unless that is accepted."""
-    raw = _filled(source, variables.get("rollout_irreversible") or "", variables, f"{where}rollout_irreversible", problems, "")
+    raw = filled(source, variables.get("rollout_irreversible") or "", variables, f"{where}rollout_irreversible", problems, "")
     if not isinstance(raw, str):
         problems.append(Problem(f"{where}rollout_irreversible", raw, "write what the change cannot undo, as text"))
         return ""
-    accepted = _switch(source, variables, "rollout_accept_irreversible", where, problems)
+    accepted = switch(source, variables, "rollout_accept_irreversible", where, problems)
     return "" if accepted else raw.strip() or release.irreversible
 
 
@@ -199,24 +188,6 @@ def group_notes(source: Source, rings: tuple[Ring, ...]) -> tuple[str, ...]:
         for group in sorted(source.group_names())
         if group.startswith("rollout_") and group not in known
     )
-
-
-def _filled(source: Source, raw: Any, variables: Mapping[str, Any], where: str, problems: list[Problem], default: Any) -> Any:
-    """The value with its templates filled in; one that cannot be is a problem like any other."""
-    try:
-        return source.template(raw, variables)
-    except ValueError as error:
-        problems.append(Problem(where, raw, str(error)))
-        return default
-
-
-def _switch(source: Source, variables: Mapping[str, Any], name: str, where: str, problems: list[Problem]) -> bool:
-    """A variable that is on or off; extra vars of the form key=value are text."""
-    value = _filled(source, variables.get(name, False), variables, f"{where}{name}", problems, False)
-    word = str(value).strip().lower()
-    if word not in ("true", "false", "yes", "no"):
-        problems.append(Problem(f"{where}{name}", value, "write true or false"))
-    return word in ("true", "yes")
 
 
 def _hold(value: Any) -> str | None:
@@ -242,87 +213,6 @@ def _pin(raw: Any, version: str) -> tuple[str | None, str]:
     return (None if fits else f"pinned to {pin}"), ""
 
 
-SCALARS = {
-    "rollout_payload_timeout": 1,
-    "rollout_step_timeout": 1,
-    "rollout_lease": 1,
-    "rollout_keep": 1,
-    "rollout_keep_days": 0,
-    "rollout_keep_bytes": 0,
-    "rollout_min_free": 0,
-    "rollout_revert_after": 0,
-    "rollout_retry_wait": 1,
-    "rollout_retry_for": 0,
-}
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "rollout_immutable": ("refuse", "lift"),
-    "rollout_cross_mounts": (False, True),
-    "rollout_provider": ("files", "btrfs", "command"),
-}
-
-
-SAME: dict[str, Callable[[str], str]] = {"rollout_packages": lambda item: item.partition("=")[0], "rollout_services": _services.full}
-
-
-def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:
-    """Numbers and lists that every host is given, checked before one of them is touched."""
-    problems: list[Problem] = []
-    for name, least in SCALARS.items():
-        value = _filled(source, variables.get(name, least), variables, f"{where}{name}", problems, least)
-        if isinstance(value, bool) or not WHOLE.match(str(value)) or int(str(value)) < least:
-            problems.append(Problem(f"{where}{name}", value, f"write a whole number from {least} on, without a unit"))
-    for name, allowed in CHOICES.items():
-        value = _filled(source, variables.get(name, allowed[0]), variables, f"{where}{name}", problems, allowed[0])
-        if value not in allowed:
-            problems.append(Problem(f"{where}{name}", value, f"write {' or '.join(str(item).lower() for item in allowed)}"))
-    for name in ("rollout_packages", "rollout_services", "rollout_restart", "rollout_exclude"):
-        value = _filled(source, variables.get(name) or [], variables, f"{where}{name}", problems, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            problems.append(Problem(f"{where}{name}", value, "write a list of strings"))
-        elif name in SAME:
-            names = [SAME[name](item) for item in value]
-            problems += [Problem(f"{where}{name}", value, f"names {one} twice; leave one of them") for one in sorted(set(names)) if names.count(one) > 1]
-    problems += retry_problems(variables, where)
-    lease, payload = str(variables.get("rollout_lease", 1800)), str(variables.get("rollout_payload_timeout", 600))
-    if WHOLE.match(lease) and WHOLE.match(payload) and int(lease) <= int(payload):
-        problems.append(
-            Problem(
-                f"{where}rollout_lease", lease, f"must be longer than rollout_payload_timeout ({payload} s), or another run may settle the host in mid-payload"
-            )
-        )
-    told = {name: _filled(source, variables.get(name, default), variables, f"{where}{name}", problems, default) for name, default in _provider.TOLD.items()}
-    problems += _provider.problems(told, where)
-    step = variables.get("rollout_step_timeout", 300)
-    longest = max((deadline_of(check) for check in variables.get("rollout_checks") or [] if isinstance(check, Mapping)), default=0.0)
-    if WHOLE.match(str(step)) and longest >= int(str(step)):
-        problems.append(
-            Problem(f"{where}rollout_step_timeout", step, f"must be longer than the longest deadline of rollout_checks ({longest:g} s), which it would cut off")
-        )
-    after = variables.get("rollout_revert_after", 600)
-    if str(after).isdigit() and 0 < int(str(after)) <= longest:
-        problems.append(
-            Problem(
-                f"{where}rollout_revert_after",
-                after,
-                f"must be longer than the longest deadline of rollout_checks ({longest:g} s), or the host restores itself while it is checked; 0 for no timer",
-            )
-        )
-    return problems
-
-
-def retry_problems(variables: Mapping[str, Any], where: str) -> list[Problem]:
-    """A payload that is run again keeps the host's lease, and core nests every try in the one before."""
-    wait, limit, lease = (str(variables.get(f"rollout_{name}", default)) for name, default in (("retry_wait", 60), ("retry_for", 1800), ("lease", 1800)))
-    if not (wait.isdigit() and limit.isdigit() and lease.isdigit() and int(wait)):
-        return []
-    problems = []
-    if int(wait) >= int(lease):
-        problems.append(Problem(f"{where}rollout_retry_wait", wait, f"must be shorter than rollout_lease ({lease} s), or another run may settle the host"))
-    if int(limit) > TRIES * int(wait):
-        problems.append(Problem(f"{where}rollout_retry_for", limit, f"must be at most {TRIES} times rollout_retry_wait ({wait} s)"))
-    return problems
-
-
 def _archive_place(source: Source, variables: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Where the built-in payload installs and which paths a snapshot has; None when only the host can tell, or it is a problem of its own."""
     try:
@@ -345,36 +235,6 @@ def archive_problems(release: Release, archives: Mapping[tuple[str, ...] | None,
     if archives and not release.artifacts:
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     return problems
-
-
-def deadline_of(check: Mapping[str, Any]) -> float:
-    try:
-        return float(check.get("deadline", 30))
-    except (TypeError, ValueError):
-        return 0.0  # a template, or reported by the checks' own validation
-
-
-def path_problems(paths: Any, where: str) -> list[Problem]:
-    """What is certainly wrong with snapshot paths before they are templated on the host."""
-    if not isinstance(paths, list) or not paths:
-        return [Problem(where, paths, "list the files and directories that an upgrade changes: without them nothing could be restored")]
-    problems = []
-    for path in paths:
-        if isinstance(path, str) and "{{" in path:
-            continue
-        if not isinstance(path, str) or not path.startswith("/"):
-            problems.append(Problem(where, path, "write an absolute path"))
-        elif os.path.normpath(path).strip("/") == "":
-            problems.append(Problem(where, path, "the whole system cannot be a snapshot path; list what the upgrade changes"))
-        elif ".." in path.split("/"):
-            problems.append(Problem(where, path, "write it without .."))
-    return problems
-
-
-def check_problems(checks: Any, where: str) -> list[Problem]:
-    if not isinstance(checks, list) or not checks:
-        return [Problem(where, checks, "declare at least one check: without one nobody can tell a good release from a bad one")]
-    return [Problem(where, TOLD, text) for text in _checks.validate(checks)]
 
 
 def role_problems(role: str, where: str, source: Source) -> list[Problem]:
