@@ -179,7 +179,12 @@ def test_what_all_hosts_share_is_reported_once():
 
 
 def test_a_number_of_one_host_is_judged_though_it_shares_everything_else():
-    hostvars = {"a": {}, "b": {"rollout_keep": "many"}, "c": {"rollout_lease": "{{ short }}", "short": 300}, "d": {"rollout_lease": "{{ short }}", "short": 3600}}
+    hostvars = {
+        "a": {},
+        "b": {"rollout_keep": "many"},
+        "c": {"rollout_lease": "{{ short }}", "short": 300},
+        "d": {"rollout_lease": "{{ short }}", "short": 3600},
+    }
     assert [where for where, _text in problems_of(hostvars=hostvars)] == ["host b, rollout_keep", "host c, rollout_lease"]
 
 
