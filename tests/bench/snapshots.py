@@ -91,7 +91,7 @@ def rounds(place: Path, top: Path, count: int, python: str) -> dict[str, list[tu
 
 def table(title: str, seconds: dict[str, list[tuple[float, float]]]) -> None:
     print(f"\n{title}")
-    medians = {what: [statistics.median(column) for column in zip(*values)] for what, values in seconds.items()}
+    medians = {what: [statistics.median(column) for column in zip(*values, strict=True)] for what, values in seconds.items()}
     for what, (whole, inside) in medians.items():
         line = f"  {what:22} {whole:7.2f} s"
         if what in AIMS:
