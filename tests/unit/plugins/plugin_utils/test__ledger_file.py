@@ -1,0 +1,132 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return LedgerFile(str(tmp_path / "below" / "ledger.jsonl"), "ada", lambda: 1700000000.0)
+
+
+def kinds(ledger):
+    return [entry.kind for entry in ledger.entries()]
+
+
+def test_a_ledger_that_is_not_there_is_empty(ledger):
+    assert (list(ledger.entries()), ledger.news()) == ([], [])
+
+
+def test_what_is_appended_is_read_and_is_news_once(ledger):
+    ledger.append("hold", "shop-2.0", {"why": "audit"})
+    head = ledger.append("resume", "shop-2.0", {})
+    assert [entry.head for entry in ledger.entries()][-1] == head
+    assert [entry.kind for entry in ledger.news()] == ["hold", "resume"]
+    LedgerFile(ledger.name, "bob", lambda: 0.0).append("abort", "shop-2.0", {})
+    assert [(entry.kind, entry.who) for entry in ledger.news()] == [("abort", "bob")]
+    assert ledger.news() == []
+
+
+def test_only_its_owner_reads_it(ledger):
+    ledger.append("hold", "r", {})
+    assert os.stat(ledger.name).st_mode & 0o777 == 0o600
+
+
+def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_reported(ledger):
+    ledger.append("hold", "r", {"why": "ünïcode"})
+    ledger.append("resume", "r", {})
+    with open(ledger.name, "rb") as source:
+        whole = source.read()
+    first = whole.index(b"\n") + 1
+    for cut in range(first + 1, len(whole)):
+        with open(ledger.name, "wb") as out:
+            out.write(whole[:cut])
+        reader = LedgerFile(ledger.name, "ada", lambda: 0.0)
+        assert [entry.kind for entry in reader.news()] == ["hold"] == kinds(ledger)
+        ledger.append("abort", "r", {})
+        found = list(ledger.entries())
+        assert [entry.kind for entry in found] == ["hold", "repaired", "abort"]
+        assert found[1].data["lost"] == whole[first:cut].decode()
+        assert [entry.kind for entry in reader.news()] == ["repaired", "abort"]
+
+
+def test_writers_take_turns(ledger):
+    def write(name):
+        own = LedgerFile(ledger.name, name, lambda: 0.0)
+        for number in range(20):
+            own.append("hold", "r", {"number": number})
+
+    writers = [FORK.Process(target=write, args=(name,)) for name in ("ada", "bob", "eve")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    found = list(ledger.entries())
+    assert [entry.head.number for entry in found] == list(range(1, 61))
+    for who in ("ada", "bob", "eve"):
+        assert [entry.data["number"] for entry in found if entry.who == who] == list(range(20))
+
+
+def test_a_disk_that_is_full_changes_nothing(ledger):
+    """The limit on a file's size stands for the disk: a write is cut short by it, and the next one fails."""
+    ledger.append("hold", "r", {})
+    before = open(ledger.name, "rb").read()
+
+    def write(done):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, resource.RLIM_INFINITY))
+        try:
+            ledger.append("resume", "r", {})
+        except LedgerError as error:
+            done.put(str(error))
+        else:
+            done.put("written")
+
+    said = FORK.SimpleQueue()
+    process = FORK.Process(target=write, args=(said,))
+    process.start()
+    process.join(60)
+    assert said.get() == f"the ledger {ledger.name} cannot be written: File too large"
+    assert open(ledger.name, "rb").read() == before
+    ledger.append("resume", "r", {})
+    assert kinds(ledger) == ["hold", "resume"]
+
+
+@pytest.mark.parametrize("harm, why", [("remove", "is gone: the ledger was removed"), ("cut", "is gone: the ledger is shorter than it was")])
+def test_a_ledger_that_shrinks_under_a_run_is_seen(ledger, harm, why):
+    ledger.append("hold", "r", {})
+    ledger.news()
+    if harm == "remove":
+        os.remove(ledger.name)
+    else:
+        os.truncate(ledger.name, 5)
+    with pytest.raises(BrokenChain, match=f"line 1 {why}"):
+        ledger.news()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):
+    (tmp_path / "file").write_text("")
+    ledger = LedgerFile(str(tmp_path / "file" / "ledger.jsonl"), "ada", lambda: 0.0)
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl cannot be written: (Not a directory|File exists)"):
+        ledger.append("hold", "r", {})
+
+
+def test_after_a_last_line_that_is_no_event_nothing_is_written(ledger):
+    ledger.append("hold", "r", {})
+    with open(ledger.name, "a", encoding="utf-8") as out:
+        out.write("vim was here\n")
+    with pytest.raises(LedgerError, match="is no event; look at it with the verb audit"):
+        ledger.append("resume", "r", {})
+    with pytest.raises(BrokenChain, match="line 2 is no event: 'vim was here'"):
+        list(ledger.entries())
