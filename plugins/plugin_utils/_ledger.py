@@ -9,7 +9,7 @@ without changing every head after it. A head is the number and the SHA-256 of a 
 were changed at, and that makes a ledger that was edited or lost provable from the hosts.
 
     head = START
-    line = line_of(head, kind="halted", rollout="shop-2.0", who="ada on ctl1, pid 7", at=1700000000.0, data={...})
+    line = line_of(head, Event("halted", "shop-2.0", {...}), who="ada on ctl1, pid 7", at=1700000000.0)
     head = head_of(head, line)
     for event in replay(lines): ...        # BrokenChain says where a ledger is not what was written
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
@@ -52,6 +52,14 @@ class Head(NamedTuple):
 START = Head(0, "0" * 64)
 
 
+class Event(NamedTuple):
+    """What is to be written: one of KINDS, the name and version of the release, such as shop-2.0, and more."""
+
+    kind: str
+    rollout: str
+    data: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One event. at is in seconds since 1970, who is for people to read."""
@@ -77,21 +85,21 @@ class BrokenChain(Exception):
 
 
 class Ledger(Protocol):
-    """Where the lines are. append() may raise LedgerError, entries() also BrokenChain."""
+    """Where the lines are. All may raise LedgerError, and those that read BrokenChain too. append() writes all of its events or none."""
 
     name: str
 
-    def append(self, kind: str, rollout: str, data: Mapping[str, Any]) -> Head: ...
+    def append(self, events: Sequence[Event]) -> Head: ...
     def entries(self) -> Iterator[Entry]: ...
     def news(self) -> list[Entry]: ...
 
 
-def line_of(before: Head, kind: str, rollout: str, who: str, at: float, data: Mapping[str, Any]) -> str:
+def line_of(before: Head, event: Event, who: str, at: float) -> str:
     """The line that comes after C(before), without its end of line."""
-    if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of event; one of {', '.join(KINDS)}")
-    event = {"at": stamp(at), "data": data, "kind": kind, "n": before.number + 1, "prev": before.sha256, "rollout": rollout, "schema": SCHEMA, "who": who}
-    return ENCODER.encode(event)
+    if event.kind not in KINDS:
+        raise ValueError(f"{event.kind!r} is no kind of event; one of {', '.join(KINDS)}")
+    chain = {"at": stamp(at), "n": before.number + 1, "prev": before.sha256, "schema": SCHEMA, "who": who}
+    return ENCODER.encode({**event._asdict(), **chain})
 
 
 def head_of(before: Head, line: str) -> Head:

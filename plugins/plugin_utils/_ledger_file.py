@@ -13,11 +13,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Head, LedgerError, follow, head_of, line_of, replay
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
+    START,
+    BrokenChain,
+    Entry,
+    Event,
+    Head,
+    LedgerError,
+    follow,
+    head_of,
+    line_of,
+    replay,
+)
 
 BLOCK = 64 * 1024
 
@@ -32,17 +42,21 @@ class LedgerFile:
         self._seen = 0  # bytes of the file that news() has told of
         self._head = START  # of the last line before them
 
-    def append(self, kind: str, rollout: str, data: Mapping[str, Any]) -> Head:
-        """Write one event to the disk; LedgerError when that cannot be, and then the file is as it was."""
+    def append(self, events: Sequence[Event]) -> Head:
+        """Write the events to the disk, all at once; LedgerError when that cannot be, and then the file has none of them."""
         try:
             with self._locked() as fd:
                 head, end = self._last(fd)
                 torn = os.pread(fd, BLOCK, end)
                 if torn:
                     os.ftruncate(fd, end)
-                    lost = torn.decode("utf-8", "backslashreplace")
-                    head, end = self._write(fd, end, head, line_of(head, "repaired", rollout, self._who, self._clock(), {"lost": lost}))
-                head, end = self._write(fd, end, head, line_of(head, kind, rollout, self._who, self._clock(), data))
+                    lost = {"lost": torn.decode("utf-8", "backslashreplace")}
+                    events = [Event("repaired", events[0].rollout if events else "", lost), *events]
+                lines = []
+                for event in events:
+                    lines.append(line_of(head, event, self._who, self._clock()))
+                    head = head_of(head, lines[-1])
+                _write(fd, end, "".join(line + "\n" for line in lines).encode())
                 return head
         except OSError as error:
             raise LedgerError(f"the ledger {self.name} cannot be written: {error.strerror}") from error
@@ -115,17 +129,16 @@ class LedgerFile:
             raise LedgerError(f"the last line of the ledger {self.name} is no event; look at it with the verb audit") from error
         return head_of(Head(number - 1, ""), line)
 
-    def _write(self, fd: int, end: int, head: Head, line: str) -> tuple[Head, int]:
-        content = line.encode() + b"\n"
-        try:
-            written = 0
-            while written < len(content):
-                written += os.pwrite(fd, content[written:], end + written)
-            os.fsync(fd)
-        except OSError:
-            os.ftruncate(fd, end)
-            raise
-        return head_of(head, line), end + len(content)
+
+def _write(fd: int, end: int, content: bytes) -> None:
+    try:
+        written = 0
+        while written < len(content):
+            written += os.pwrite(fd, content[written:], end + written)
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, end)
+        raise
 
 
 def _fsync_directory(path: str) -> None:

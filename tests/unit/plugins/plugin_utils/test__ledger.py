@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _ledger
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import KINDS, START, BrokenChain, head_of, line_of, replay
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import KINDS, START, BrokenChain, Event, head_of, line_of, replay
 
 DATA = st.dictionaries(st.text(max_size=8), st.one_of(st.text(max_size=8), st.integers(), st.booleans(), st.none()), max_size=3)
 EVENTS = st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.text(max_size=8), st.text(max_size=8), st.floats(0, 4e9), DATA), min_size=1, max_size=8)
@@ -21,7 +21,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.text(max_size=8),
 def chain(events):
     lines, head = [], START
     for kind, rollout, who, at, data in events:
-        lines.append(line_of(head, kind, rollout, who, at, data))
+        lines.append(line_of(head, Event(kind, rollout, data), who, at))
         head = head_of(head, lines[-1])
     return lines, head
 
@@ -63,9 +63,9 @@ def test_a_chain_that_was_edited_breaks_or_has_another_head(events, choose):
 BROKEN = [
     ("not json", "line 1 is no event: 'not json'"),
     ("{}", "line 1 is no event: '{}'"),
-    (line_of(START, "hold", "r", "w", 0, {}).replace('"schema":1', '"schema":2'), "line 1 has schema 2, and this collection reads 1"),
-    (line_of(_ledger.Head(4, START.sha256), "hold", "r", "w", 0, {}), "line 1 says that it is line 5: lines were taken away"),
-    (line_of(_ledger.Head(0, "f" * 64), "hold", "r", "w", 0, {}), "line 1 does not follow from line 0"),
+    (line_of(START, Event("hold", "r", {}), "w", 0).replace('"schema":1', '"schema":2'), "line 1 has schema 2, and this collection reads 1"),
+    (line_of(_ledger.Head(4, START.sha256), Event("hold", "r", {}), "w", 0), "line 1 says that it is line 5: lines were taken away"),
+    (line_of(_ledger.Head(0, "f" * 64), Event("hold", "r", {}), "w", 0), "line 1 does not follow from line 0"),
 ]
 
 
@@ -77,7 +77,7 @@ def test_a_broken_chain_says_where_and_why(line, why):
 
 def test_only_known_kinds_are_written():
     with pytest.raises(ValueError, match="'shrug' is no kind of event"):
-        line_of(START, "shrug", "r", "w", 0, {})
+        line_of(START, Event("shrug", "r", {}), "w", 0)
 
 
 def test_times_are_utc_to_the_millisecond():

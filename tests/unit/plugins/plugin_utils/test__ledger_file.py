@@ -10,7 +10,7 @@ import resource
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, LedgerError
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 
 FORK = multiprocessing.get_context("fork")
@@ -30,23 +30,28 @@ def test_a_ledger_that_is_not_there_is_empty(ledger):
 
 
 def test_what_is_appended_is_read_and_is_news_once(ledger):
-    ledger.append("hold", "shop-2.0", {"why": "audit"})
-    head = ledger.append("resume", "shop-2.0", {})
+    ledger.append([Event("hold", "shop-2.0", {"why": "audit"})])
+    head = ledger.append([Event("resume", "shop-2.0", {})])
     assert [entry.head for entry in ledger.entries()][-1] == head
     assert [entry.kind for entry in ledger.news()] == ["hold", "resume"]
-    LedgerFile(ledger.name, "bob", lambda: 0.0).append("abort", "shop-2.0", {})
+    LedgerFile(ledger.name, "bob", lambda: 0.0).append([Event("abort", "shop-2.0", {})])
     assert [(entry.kind, entry.who) for entry in ledger.news()] == [("abort", "bob")]
     assert ledger.news() == []
 
 
+def test_many_events_are_written_at_once(ledger):
+    ledger.append([Event("wave", "r", {"number": number}) for number in range(3)])
+    assert [entry.data["number"] for entry in ledger.entries()] == [0, 1, 2]
+
+
 def test_only_its_owner_reads_it(ledger):
-    ledger.append("hold", "r", {})
+    ledger.append([Event("hold", "r", {})])
     assert os.stat(ledger.name).st_mode & 0o777 == 0o600
 
 
 def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_reported(ledger):
-    ledger.append("hold", "r", {"why": "ünïcode"})
-    ledger.append("resume", "r", {})
+    ledger.append([Event("hold", "r", {"why": "ünïcode"})])
+    ledger.append([Event("resume", "r", {})])
     with open(ledger.name, "rb") as source:
         whole = source.read()
     first = whole.index(b"\n") + 1
@@ -55,7 +60,7 @@ def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_reported(ledger)
             out.write(whole[:cut])
         reader = LedgerFile(ledger.name, "ada", lambda: 0.0)
         assert [entry.kind for entry in reader.news()] == ["hold"] == kinds(ledger)
-        ledger.append("abort", "r", {})
+        ledger.append([Event("abort", "r", {})])
         found = list(ledger.entries())
         assert [entry.kind for entry in found] == ["hold", "repaired", "abort"]
         assert found[1].data["lost"] == whole[first:cut].decode()
@@ -66,7 +71,7 @@ def test_writers_take_turns(ledger):
     def write(name):
         own = LedgerFile(ledger.name, name, lambda: 0.0)
         for number in range(20):
-            own.append("hold", "r", {"number": number})
+            own.append([Event("hold", "r", {"number": number})])
 
     writers = [FORK.Process(target=write, args=(name,)) for name in ("ada", "bob", "eve")]
     for writer in writers:
@@ -81,13 +86,13 @@ def test_writers_take_turns(ledger):
 
 def test_a_disk_that_is_full_changes_nothing(ledger):
     """The limit on a file's size stands for the disk: a write is cut short by it, and the next one fails."""
-    ledger.append("hold", "r", {})
+    ledger.append([Event("hold", "r", {})])
     before = open(ledger.name, "rb").read()
 
     def write(done):
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, resource.RLIM_INFINITY))
         try:
-            ledger.append("resume", "r", {})
+            ledger.append([Event("resume", "r", {})])
         except LedgerError as error:
             done.put(str(error))
         else:
@@ -99,13 +104,13 @@ def test_a_disk_that_is_full_changes_nothing(ledger):
     process.join(60)
     assert said.get() == f"the ledger {ledger.name} cannot be written: File too large"
     assert open(ledger.name, "rb").read() == before
-    ledger.append("resume", "r", {})
+    ledger.append([Event("resume", "r", {})])
     assert kinds(ledger) == ["hold", "resume"]
 
 
 @pytest.mark.parametrize("harm, why", [("remove", "is gone: the ledger was removed"), ("cut", "is gone: the ledger is shorter than it was")])
 def test_a_ledger_that_shrinks_under_a_run_is_seen(ledger, harm, why):
-    ledger.append("hold", "r", {})
+    ledger.append([Event("hold", "r", {})])
     ledger.news()
     if harm == "remove":
         os.remove(ledger.name)
@@ -119,14 +124,14 @@ def test_a_place_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "file").write_text("")
     ledger = LedgerFile(str(tmp_path / "file" / "ledger.jsonl"), "ada", lambda: 0.0)
     with pytest.raises(LedgerError, match=r"ledger\.jsonl cannot be written: (Not a directory|File exists)"):
-        ledger.append("hold", "r", {})
+        ledger.append([Event("hold", "r", {})])
 
 
 def test_after_a_last_line_that_is_no_event_nothing_is_written(ledger):
-    ledger.append("hold", "r", {})
+    ledger.append([Event("hold", "r", {})])
     with open(ledger.name, "a", encoding="utf-8") as out:
         out.write("vim was here\n")
     with pytest.raises(LedgerError, match="is no event; look at it with the verb audit"):
-        ledger.append("resume", "r", {})
+        ledger.append([Event("resume", "r", {})])
     with pytest.raises(BrokenChain, match="line 2 is no event: 'vim was here'"):
         list(ledger.entries())
