@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction, with_identity
 
 display = Display()
@@ -26,4 +27,6 @@ class ActionModule(HostAction):
         return result
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        return with_identity(super().arguments(given))
+        head = _anchor.current()
+        anchor = {"anchor": head._asdict()} if head.number else {}
+        return with_identity(super().arguments({**anchor, **given}))

@@ -168,6 +168,7 @@ def _open(
         "services": _services.look(options["services"], command),
         "reason": None,
         "irreversible": options.get("irreversible") or None,
+        "anchor": options.get("anchor"),
         "revert": _timer.plan(options["revert_after"], options["payload_timeout"], now),
     }
     before = record

@@ -146,6 +146,11 @@ options:
     description: Whether the change may begin although O(irreversible) says that it cannot be undone.
     type: bool
     default: false
+  anchor:
+    description:
+      - The C(number) and the C(sha256) of the last line of the controller's ledger. The host keeps them, so that a ledger that was edited or
+        lost is provable from the hosts. The strategy sets it.
+    type: dict
   min_free:
     description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
     type: int
@@ -275,6 +280,7 @@ ARGUMENTS: Dict[str, Any] = {
         "retry_failed": {"type": "bool", "default": False},
         "irreversible": {"type": "str", "default": ""},
         "accept_irreversible": {"type": "bool", "default": False},
+        "anchor": {"type": "dict"},
         "min_free": {"type": "int", "default": 64 * 1024 * 1024},
         "lease": {"type": "int", "default": 1800},
         "exclude": {"type": "list", "elements": "str", "default": []},

@@ -18,7 +18,7 @@ What always holds, whatever the driver reports:
 
 1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
 2. no host of a wave is admitted before the wave before it is judged;
-3. when failures > max_failures of a ring, a restore failed, or a host was lost while it was settled, nothing new is admitted;
+3. when failures > max_failures of a ring, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
 5. when every admitted host reports an end, the rollout finishes.
 """
@@ -102,6 +102,8 @@ class Halt(str, Enum):
     OUTAGE = "outage"
     UNPROVEN = "unproven"
     ABORTED = "aborted"
+    STOPPED = "stopped"
+    WAITING = "waiting"
 
 
 @dataclass(slots=True)
@@ -132,6 +134,7 @@ class Conductor:
         self.plan = plan
         self.events: deque[Event] = deque()
         self.halt: Halt | None = None
+        self.paused = ""
         self.finished = False
         self.failures = {ring.ring.name: 0 for ring in plan.rings}
         self._states: dict[str, State] = {}
@@ -143,6 +146,7 @@ class Conductor:
         self._wave_state = Wave.PENDING
         self._soak_until = 0.0
         self._halt_ring: RingPlan | None = None
+        self._kept = False
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
                 run = WaveRun(hosts, ring, number)
@@ -175,6 +179,11 @@ class Conductor:
             return None
         run = self._waves[self._index]
         return run.plan.ring.name, run.number, self._wave_state
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing goes on: nobody is in change, and no wave soaks."""
+        return not self._in_change and self._wave_state is not Wave.SOAKING
 
     @property
     def wave_hosts(self) -> tuple[str, ...]:
@@ -222,6 +231,20 @@ class Conductor:
         for host in [host for host, state in self._states.items() if state in (State.CHANGING, State.COMMITTING)]:
             self.failing(host, why, now)
 
+    def stop(self, keep: bool, now: float) -> None:
+        """An operator ends the rollout: hosts that are not committed go back, or, if he keeps them, the healthy ones commit."""
+        self._kept = keep
+        self.promote(now)
+        self._stop(Halt.STOPPED, self._waves[min(self._index, len(self._waves) - 1)], now)
+
+    def give_way(self, now: float) -> None:
+        """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
+        self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
+
+    def promote(self, now: float) -> None:
+        """The soak at work is over. Every host is still checked once more before its commit."""
+        self._soak_until = min(self._soak_until, now)
+
     def _count_failure(self, run: WaveRun, now: float) -> None:
         ring = run.plan.ring
         self.failures[ring.name] += 1
@@ -229,7 +252,7 @@ class Conductor:
             self._stop(Halt.FAILURES, run, now)
 
     def _stop(self, why: Halt, run: WaveRun, now: float) -> None:
-        if self.halt is None or why is Halt.ABORTED or (self.halt is Halt.OUTAGE and why is not Halt.OUTAGE):
+        if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.WAITING) and why is not self.halt):
             self.halt = why
             self._halt_ring = run.plan
             self._tell("halted", now, run=run, detail=why.value)
@@ -263,10 +286,12 @@ class Conductor:
     def _on_halt(self) -> str:
         """An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open.
 
-        In an outage hosts that are healthy on the release are committed as if it had not been: parked ones could not stay.
+        In an outage, and in a run that only waits, hosts that are healthy on the release are committed: parked ones could not stay.
         """
-        if self.halt is Halt.OUTAGE:
+        if self.halt in (Halt.OUTAGE, Halt.WAITING) or (self.halt is Halt.STOPPED and self._kept):
             return "restore_host"
+        if self.halt is Halt.STOPPED:
+            return "restore_wave"
         if self.halt is Halt.ABORTED:
             return "restore_wave"
         if self.halt is Halt.UNPROVEN or self._halt_ring is None:
@@ -293,7 +318,7 @@ class Conductor:
         return self._enter(Wave.SOAKING, run, now)
 
     def _admit(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while run.cursor < len(run.hosts) and self.halt is None:
+        while run.cursor < len(run.hosts) and self.halt is None and not self.paused:
             host = run.hosts[run.cursor]
             if self._states[host] is State.WAITING:
                 if run.free_slots < 1:

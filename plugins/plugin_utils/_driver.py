@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, Halt, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 
@@ -36,6 +36,7 @@ class Driver:
         look_only: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        attend: Callable[[], None] | None = None,
     ) -> None:
         self.conductor = conductor
         self.runs = {host: HostRun() for host in conductor.states()}
@@ -47,6 +48,7 @@ class Driver:
         self._look_only = look_only
         self._clock = clock
         self._sleep = sleep
+        self._attend = attend or (lambda: None)
         self._to_ask = deque(self.runs)
         self._asking: dict[str, None] = {}
         self._half_done: list[str] = []
@@ -70,6 +72,7 @@ class Driver:
                 continue
             if self._look_only:
                 return []
+            self._attend()
             now = self._clock()
             for host in list(self._active):
                 if not self._stage.busy(host):
@@ -383,8 +386,9 @@ class Driver:
         if self._look_only:
             unsettled = any(in_progress(run.record) or run.record.get("drained") for run in self.runs.values())
             return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
-        if self.conductor.halt is not None or not self.conductor.finished:
-            return "halted"
+        waits = self.conductor.halt is Halt.WAITING and states <= {State.COMMITTED, State.SKIPPED, State.HELD}
+        if waits or self.conductor.halt is not None or not self.conductor.finished:
+            return "waiting" if waits else "halted"
         if any(run.unsettled or run.drained for run in self.runs.values()):
             return "failed"
         customer_held = set(self.conductor.plan.held)

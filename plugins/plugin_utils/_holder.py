@@ -19,12 +19,11 @@ def holder(host: str) -> dict[str, Any]:
     The same for all tasks of one ansible-playbook on that name, and for no other: a machine that has two names is not two hosts.
     """
     pid = os.getppid()
-    controller = socket.gethostname()
     return {
-        "run": f"{controller}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}#{host}",
-        "controller": controller,
+        "run": f"{controller()}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}#{host}",
+        "controller": controller(),
         "pid": pid,
-        "user": _user(),
+        "user": user(),
         "job": os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID") or "",
     }
 
@@ -79,7 +78,12 @@ def started(pid: int) -> str:
         return ""
 
 
-def _user() -> str:
+def controller() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
+
+
+def user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -18,7 +18,7 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     LEASE,
     WHOLE,
@@ -55,6 +55,8 @@ class Inputs:
     retry_failed: frozenset[str] = frozenset()
     lease: float = LEASE
     notes: tuple[str, ...] = ()
+    ledger: str = ""
+    max_wait: float = 1800.0
 
 
 def read(source: Source) -> tuple[Inputs, list[Problem]]:
@@ -95,9 +97,16 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if not WHOLE.match(str(timeout)):
         problems.append(Problem("rollout_reconnect_timeout", timeout, "write seconds from 0 on"))
         timeout = 300
+    ledger = value("rollout_ledger", _ledgers.default_place())
+    problem = _ledgers.place_problem(ledger)
+    problems += [Problem("rollout_ledger", ledger, problem)] if problem else []
+    max_wait = value("rollout_max_wait", 1800)
+    if not WHOLE.match(str(max_wait)):
+        problems.append(Problem("rollout_max_wait", max_wait, "write seconds from 0 on"))
+        max_wait = 1800
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings)), problems
+    return Inputs(verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings), str(ledger), float(max_wait)), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:

@@ -10,6 +10,7 @@ Pure: no Ansible, no disk, no clock. The same policy, release and hosts give the
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,12 @@ def as_data(plan: Plan) -> dict[str, Any]:
         "held": dict(plan.held),
         "blast_radius": blast_radius(plan),
     }
+
+
+def digest(plan: Plan, release: str) -> str:
+    """What approvals are bound to: who is upgraded in which wave by which policy, and the digest of the release."""
+    text = json.dumps([release, as_data(plan)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def blast_radius(plan: Plan) -> int:

@@ -23,6 +23,8 @@ HALTS = {
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
+    Halt.STOPPED: "an operator aborted it",
+    Halt.WAITING: "it waits",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
 NO_COMMANDS = Commands()
@@ -242,7 +244,8 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "parked": f"  {host}: upgraded and healthy, waits for its wave",
         "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
-        "halted": f"HALTED in {where}",
+        "halted": f"HALTED in {where}" if detail != Halt.WAITING.value else f"{where}: this run waits no longer",
+        "decided": detail,
     }.get(event.kind)
 
 
@@ -270,6 +273,8 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     label = conductor.plan.release.label
     if not conductor.finished:
         lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
+    elif conductor.halt is Halt.WAITING and not exit_code:
+        lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}"]
     elif exit_code:

@@ -43,13 +43,16 @@ from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _inputs, _ledgers, _light, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
+from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
-from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 
@@ -63,6 +66,7 @@ class StrategyModule(HostPinned):
     _core: Core
     _driver: Driver
     _inputs: _inputs.Inputs
+    _journal: Journal | None
 
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
@@ -70,13 +74,19 @@ class StrategyModule(HostPinned):
         self._inputs, problems = _inputs.read(self._core)
         if problems:
             raise AnsibleError(render(problems))
+        conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
+        self._journal = decisions = None
+        if self._inputs.verb == "upgrade" and not self._core.check_mode:
+            self._journal = self._open_journal(digest(self._inputs.plan, release))
+            decisions = Decisions(conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic)
         self._driver = Driver(
-            Conductor(self._inputs.plan),
+            conductor,
             self._core,
-            release_digest(self._inputs.release),
+            release,
             self._tell,
             Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed, renew_interval=self._inputs.lease / 3),
             look_only=self._inputs.verb != "upgrade",
+            attend=decisions.attend if decisions else None,
         )
         self._commands = Commands(sys.argv, self._core.playbooks)
         self._core.listen(self._driver.report, self._last_words)
@@ -107,10 +117,34 @@ class StrategyModule(HostPinned):
             wanted = "failed" if any(run.inconsistent for run in self._driver.runs.values()) else "ok"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
+        self._note_end(wanted)
         self._core.publish("onprem_rollout", self._summary())
         if self._inputs.json_file:
             self._write_json(self._inputs.json_file)
         return code
+
+    def _open_journal(self, plan: str) -> Journal:
+        """The ledger, with the start of this run in it; a rollout that nobody could account for does not begin."""
+        variables = self._core.variables(self._core.hosts[0])
+        ledger = _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(variables, os.getpid()))
+        release = self._inputs.plan.release
+        journal = Journal(ledger, f"{release.name}-{release.version}", time.monotonic)
+        try:
+            journal.open()
+        except (LedgerError, BrokenChain) as error:
+            raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
+        journal.note("started", plan=plan, by=_ledgers.user(variables), hosts=len(self._inputs.plan.hosts))
+        if not journal.flush():
+            raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
+        _anchor.drop(journal.head)
+        return journal
+
+    def _note_end(self, how: str) -> None:
+        if self._journal is not None:
+            halt = self._driver.conductor.halt
+            self._journal.note("finished", how=how, why=halt.value if halt else "")
+            if not self._journal.flush(at_once=True):
+                display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
 
     def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:
         """Core ends a whole run for an error in one included file or a killed worker. Then the hosts in change still get their rescue."""
@@ -150,14 +184,20 @@ class StrategyModule(HostPinned):
         return answer
 
     def get_hosts_left(self, iterator: Any) -> list[Any]:
-        """The seam: whoever is in this list may receive tasks."""
-        return self._core.as_list(self._driver.hosts_left())
+        """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
+        hosts = self._driver.hosts_left()
+        if self._journal is not None:
+            self._journal.flush()
+            _anchor.drop(self._journal.head)
+        return self._core.as_list(hosts)
 
     # --- what people read ---
 
     def _tell(self, event: Event) -> None:
         if event.kind == "asked":
             self._asked()
+        if self._journal is not None:
+            self._journal.hear(event)
         line = _story.event_line(event, self._driver.conductor, self._driver.runs)
         if line and self._inputs.verb == "upgrade":
             self._say(line)

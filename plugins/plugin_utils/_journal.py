@@ -1,0 +1,84 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run of upgrade writes to the ledger and hears from it. Nothing that was decided is forgotten while the ledger cannot be written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Event as Decided
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Event, Head, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
+
+RETRY = 2.0
+LISTEN = 0.5
+
+
+class Journal:
+    """clock: any clock in seconds that never runs backwards.
+
+    trouble: why the ledger cannot be written or read now; nothing when it can. head: of the last event that is written.
+    """
+
+    def __init__(self, ledger: Ledger, rollout: str, clock: Callable[[], float]) -> None:
+        self.standing = Standing(rollout)
+        self.head: Head = START
+        self.trouble = ""
+        self._ledger = ledger
+        self._clock = clock
+        self._pending: deque[Event] = deque()
+        self._write_at = self._listen_at = float("-inf")
+
+    def open(self) -> None:
+        """Read what the ledger holds; LedgerError or BrokenChain where a rollout must not begin."""
+        for entry in self._ledger.news():
+            self.standing.hear(entry)
+            self.head = entry.head
+        self._listen_at = self._clock() + LISTEN
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Something was decided. It is written by the next flush()."""
+        self._pending.append(Event(kind, self.standing.rollout, data))
+
+    def hear(self, event: Decided) -> None:
+        """What the conductor tells; most of it is what hosts do, which they record themselves."""
+        place = {"ring": event.ring, "wave": event.wave}
+        if event.kind in ("wave", "soak"):
+            self.note("wave", **place, state=event.detail if event.kind == "wave" else f"soaks {event.detail} s")
+        elif event.kind == "ended":
+            self.note("host", **place, host=event.host, state=str(event.state), why=event.detail)
+        elif event.kind == "halted":
+            self.note("halted", **place, why=event.detail)
+
+    def flush(self, at_once: bool = False) -> bool:
+        """Write what was noted; False while that cannot be. After a failure the next try is C(RETRY) seconds away, unless C(at_once)."""
+        if not self._pending:
+            return not self.trouble
+        if self.trouble and not at_once and self._clock() < self._write_at:
+            return False
+        try:
+            self.head = self._ledger.append(list(self._pending))
+        except LedgerError as error:
+            self.trouble, self._write_at = str(error), self._clock() + RETRY
+            return False
+        self._pending.clear()
+        self.trouble = ""
+        return True
+
+    def listen(self) -> list[Entry]:
+        """The events of this rollout that others wrote since, as soon as C(LISTEN) seconds after the last look."""
+        if self._clock() < self._listen_at:
+            return []
+        self._listen_at = self._clock() + LISTEN
+        try:
+            heard = self._ledger.news()
+        except (LedgerError, BrokenChain) as error:
+            self.trouble = str(error)
+            return []
+        for entry in heard:
+            self.standing.hear(entry)
+        return [entry for entry in heard if entry.rollout == self.standing.rollout]

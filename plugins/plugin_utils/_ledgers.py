@@ -1,0 +1,51 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which ledger O(rollout_ledger) names, and who writes to it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+
+POSTGRESQL = ("postgresql://", "postgres://")
+
+
+def default_place() -> str:
+    """The file that is used when nobody names one."""
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "onprem-rollout", "ledger.jsonl")
+
+
+def place_problem(place: Any) -> str:
+    """What is wrong with the name of a ledger; nothing if nothing is."""
+    if not isinstance(place, str) or not place.strip():
+        return "write the path of a file, or postgresql://..."
+    if place.startswith(POSTGRESQL) or "://" not in place:
+        return ""
+    return "is neither a path nor postgresql://..."
+
+
+def open_ledger(place: str, who: str) -> Ledger:
+    """The ledger of that name. Nothing is read or written yet."""
+    return LedgerFile(os.path.abspath(os.path.expanduser(place)), who, time.time)
+
+
+def user(variables: Mapping[str, Any]) -> str:
+    """Who started this: in AWX the user who launched the job, elsewhere the one of the process."""
+    for name in ("awx_user_name", "tower_user_name"):
+        if variables.get(name):
+            return str(variables[name])
+    return str(_holder.user())
+
+
+def who(variables: Mapping[str, Any], pid: int) -> str:
+    """The same with the place, for people to read."""
+    job = variables.get("awx_job_id") or variables.get("tower_job_id") or os.environ.get("AWX_JOB_ID")
+    return _holder.describe({"user": user(variables), "controller": _holder.controller(), "pid": pid, "job": job})

@@ -1,0 +1,119 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What operators decide from another terminal while a rollout runs, or before it does; and the ledger that remembers it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import replay
+
+ONE_BY_ONE = [{"name": "standard", "serial": [1]}]
+
+
+def ledger(hosts):
+    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+    return list(replay(path.read_text().splitlines())) if path.exists() else []
+
+
+def said(hosts, kind):
+    return [entry.data for entry in ledger(hosts) if entry.kind == kind]
+
+
+def eventually(condition, process, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def wave(hosts, number, state):
+    return any(event["wave"] == number and event["state"].startswith(state) for event in said(hosts, "wave"))
+
+
+def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(fleet):
+    hosts = fleet(standard=3)
+    process = hosts.start(rollout_payload="naps", nap=3, rollout_rings=ONE_BY_ONE)
+    eventually(lambda: wave(hosts, 1, "filling"), process)
+    held = hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "a sale"}')
+    assert held.rc == 0, held.out
+    again = hosts.run("onprem.rollout.hold")
+    assert (again.rc, "is held already, by" in again.out, "changed=0" in again.out) == (0, True, True), again.out
+    eventually(lambda: wave(hosts, 2, "filling"), process)
+    assert len(said(hosts, "host")) == 1
+    resumed = hosts.run("onprem.rollout.resume")
+    result = hosts.finish(process)
+    assert (resumed.rc, result.rc, set(result.states.values())) == (0, 0, {"committed"}), result.out
+    assert "nobody new is let in: held by" in result.out
+    assert ": a sale" in result.out
+    assert [event["how"] for event in said(hosts, "finished")] == ["ok"]
+    kinds = [entry.kind for entry in ledger(hosts)]
+    assert kinds.index("hold") < kinds.index("resume") < [index for index, kind in enumerate(kinds) if kind == "host"][1]
+
+
+def test_a_rollout_that_is_held_waits_and_ends_well_and_the_next_run_goes_on(fleet):
+    hosts = fleet(standard=2)
+    assert hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}').rc == 0
+    result = hosts.run(rollout_max_wait=0)
+    assert (result.rc, set(result.states.values())) == (0, {"held"}), result.out
+    assert "ROLLOUT WAITS: shop 2.0: held by" in result.out
+    assert all(hosts.untouched(host) for host in hosts.hosts)
+    assert [event["how"] for event in said(hosts, "finished")] == ["waiting"]
+    assert hosts.run("onprem.rollout.resume").rc == 0
+    assert hosts.run().rc == 0
+    assert {hosts.version(host) for host in hosts.hosts} == {"2.0"}
+
+
+@pytest.mark.parametrize("then, states, rc", [("restore", {"restored", "held"}, 2), ("keep", {"committed", "held"}, 2)])
+def test_an_abort_restores_or_keeps_what_is_not_committed(fleet, then, states, rc):
+    hosts = fleet(standard=2)
+    process = hosts.start(rollout_rings=[{"name": "standard", "serial": [1], "soak": 600}])
+    eventually(lambda: wave(hosts, 1, "soaks"), process)
+    assert hosts.run("onprem.rollout.abort", "-e", f"rollout_then={then}").rc == 0
+    result = hosts.finish(process)
+    assert (result.rc, set(result.states.values())) == (rc, states), result.out
+    assert "an operator aborted it" in result.out
+    changed = [host for host, state in result.states.items() if state != "held"]
+    assert [hosts.is_as_before(host) for host in changed] == [then == "restore"]
+
+
+def test_a_promotion_ends_the_soak(fleet):
+    hosts = fleet(standard=1)
+    process = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}])
+    eventually(lambda: wave(hosts, 1, "soaks"), process)
+    assert hosts.run("onprem.rollout.promote").rc == 0
+    result = hosts.finish(process)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+
+
+def test_every_host_proves_the_ledger_of_its_change(fleet):
+    hosts = fleet(standard=2)
+    assert hosts.run(rollout_rings=ONE_BY_ONE).rc == 0
+    heads = {entry.head.number: entry.head.sha256 for entry in ledger(hosts)}
+    anchors = [hosts.record(host)["transaction"]["anchor"] for host in hosts.hosts]
+    assert [heads[anchor["number"]] for anchor in anchors] == [anchor["sha256"] for anchor in anchors]
+    assert len({anchor["number"] for anchor in anchors}) == 2
+
+
+def test_nobody_is_touched_by_a_rollout_that_no_ledger_remembers(fleet):
+    hosts = fleet(standard=1)
+    (hosts.root / "file").write_text("")
+    result = hosts.run(rollout_ledger=f"{hosts.root}/file/ledger.jsonl")
+    assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
+    assert "Not a directory" in result.out or "File exists" in result.out
+
+
+def test_a_ledger_that_was_edited_is_not_gone_on_with(fleet):
+    hosts = fleet(standard=1)
+    assert hosts.run("onprem.rollout.hold").rc == 0
+    assert hosts.run("onprem.rollout.resume").rc == 0
+    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+    path.write_text(path.read_text().replace('"why":""', '"why":"no reason"', 1))
+    result = hosts.run()
+    assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
+    assert "line 2 does not follow from line 1, which was changed after it was written" in " ".join(result.out.split())
