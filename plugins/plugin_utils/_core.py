@@ -386,7 +386,7 @@ class Core:
         self._tqm._callback_plugins.append(listener)
 
     def exit_code(self, code: Any, wanted: str) -> int:
-        """Core's own result of the play, turned into what the rollout wants: see L(_driver.Driver.wanted)."""
+        """Core's own result of the play, turned into what the rollout wants: see L(_outcome.wanted)."""
         if wanted == "halted":
             return int(self._tqm.RUN_FAILED_HOSTS | self._tqm.RUN_FAILED_BREAK_PLAY)
         if wanted in ("failed", "changes"):

@@ -20,8 +20,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, Halt, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
+from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 
 
@@ -381,20 +382,8 @@ class Driver:
 
     @property
     def wanted(self) -> str:
-        """What the rollout wants of the exit code: ok, changes (of a plan), unreachable, failed or halted."""
-        states = set(self.conductor.states().values())
-        if self._look_only:
-            unsettled = any(in_progress(run.record) or run.record.get("drained") for run in self.runs.values())
-            return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
-        waits = self.conductor.halt is Halt.WAITING and states <= {State.COMMITTED, State.SKIPPED, State.HELD}
-        if waits or self.conductor.halt is not None or not self.conductor.finished:
-            return "waiting" if waits else "halted"
-        if any(run.unsettled or run.drained for run in self.runs.values()):
-            return "failed"
-        customer_held = set(self.conductor.plan.held)
-        good = {State.COMMITTED, State.SKIPPED}
-        bad = {state for host, state in self.conductor.states().items() if state not in good and host not in customer_held}
-        return "ok" if not bad else "unreachable" if bad == {State.UNREACHABLE} else "failed"
+        """What the rollout wants of the exit code."""
+        return wanted(self.conductor, self.runs, self._look_only)
 
     def withdraw_rest(self) -> None:
         """Hosts that were never started, and parked ones that stay as they are, end here without a failure."""
