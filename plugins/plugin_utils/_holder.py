@@ -20,12 +20,17 @@ def holder(host: str) -> dict[str, Any]:
     """
     pid = os.getppid()
     return {
-        "run": f"{controller()}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}#{host}",
+        "run": f"{run_of(pid)}#{host}",
         "controller": controller(),
         "pid": pid,
         "user": user(),
         "job": os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID") or "",
     }
+
+
+def run_of(pid: int) -> str:
+    """The run of ansible-playbook with this process, for is_gone() and is_alive()."""
+    return f"{controller()}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}"
 
 
 def is_gone(other: Mapping[str, Any]) -> bool:

@@ -56,6 +56,7 @@ class Inputs:
     lease: float = LEASE
     notes: tuple[str, ...] = ()
     ledger: str = ""
+    audit: bool = False
     max_wait: float = 1800.0
 
 
@@ -106,7 +107,9 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         max_wait = 1800
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings), str(ledger), float(max_wait)), problems
+    return Inputs(
+        verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings), str(ledger), bool(value("rollout_audit", False)), float(max_wait)
+    ), problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:

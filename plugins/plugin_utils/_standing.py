@@ -11,7 +11,11 @@ standing.hold            # the event by which it is held, or None
 
 from __future__ import annotations
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, stamp
 
 VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 
@@ -25,6 +29,8 @@ class Standing:
         self.abort: Entry | None = None
         self.promote: Entry | None = None
         self.run: Entry | None = None
+        self.wave: Entry | None = None
+        self.halted: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
 
@@ -42,7 +48,11 @@ class Standing:
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
-            self.run, self.end, self.abort, self.promote = entry, None, None, None
+            self.run, self.end, self.wave, self.halted, self.abort, self.promote = entry, None, None, None, None, None
+        elif entry.kind == "wave":
+            self.wave = entry
+        elif entry.kind == "halted":
+            self.halted = entry
         elif entry.kind == "finished":
             self.end = entry
 
@@ -74,3 +84,56 @@ def told(entry: Entry) -> str:
     """Who, when and why, in one line."""
     why = f": {entry.data['why']}" if entry.data.get("why") else ""
     return f"{entry.who}{why}"
+
+
+def standing_of(entries: Iterable[Entry], rollout: str = "") -> Standing | None:
+    """How that rollout stands, or, without a name, the one that began last; None when there is none."""
+    found: dict[str, Standing] = {}
+    newest = rollout
+    for entry in entries:
+        found.setdefault(entry.rollout, Standing(entry.rollout)).hear(entry)
+        if entry.kind == "started" and not rollout:
+            newest = entry.rollout
+    return found.get(newest)
+
+
+class Reason(str, Enum):
+    """Why something or nothing happens in a rollout: a closed set."""
+
+    NOT_STARTED = "not_started"
+    RUNNING = "running"
+    SOAKING = "soaking"
+    HELD = "held"
+    WAITING = "waiting"
+    HALTED = "halted"
+    DIED = "died"
+    NOT_EVERYWHERE = "not_everywhere"
+    DONE = "done"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[Reason, str]:
+    """The reason and a sentence for people. is_gone: whether the process of a run is known to have ended."""
+    run, end = standing.run, standing.end
+    if standing.hold:
+        return Reason.HELD, f"held since {stamp(standing.hold.at)} by {told(standing.hold)}"
+    if run is None:
+        return Reason.NOT_STARTED, "no run of it is in the ledger"
+    if end is None and is_gone(run.data):
+        return Reason.DIED, f"the run of {run.who} ended without a word; the next upgrade settles what it left half done"
+    if end is None:
+        where = f"{standing.wave.data['ring']} wave {standing.wave.data['wave']}" if standing.wave else "the hosts are asked"
+        state = str(standing.wave.data["state"]) if standing.wave else ""
+        if state.startswith("soaks"):
+            return Reason.SOAKING, f"{where} {state} since {stamp(standing.wave.at if standing.wave else 0)}"
+        return Reason.RUNNING, f"{where}, by {run.who}"
+    how, when = end.data.get("how"), stamp(end.at)
+    if how == "ok":
+        return Reason.DONE, f"every host that takes part has it since {when}"
+    if how == "waiting":
+        return Reason.WAITING, f"the last run waited until {when}: {end.data.get('paused')}"
+    if how == "halted":
+        return Reason.HALTED, f"the last run halted at {when}: {end.data.get('why') or 'it was interrupted'}"
+    return Reason.NOT_EVERYWHERE, f"the last run ended at {when}, and some hosts are left"

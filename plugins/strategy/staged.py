@@ -37,24 +37,28 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _inputs, _ledgers, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, State
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
 
 display = Display()
 
@@ -66,7 +70,9 @@ class StrategyModule(HostPinned):
     _core: Core
     _driver: Driver
     _inputs: _inputs.Inputs
-    _journal: Journal | None
+    _journal: Journal | None = None
+    _reason: tuple[Reason, str] | None = None
+    _sound = True
 
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
@@ -75,7 +81,7 @@ class StrategyModule(HostPinned):
         if problems:
             raise AnsibleError(render(problems))
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
-        self._journal = decisions = None
+        decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
             self._journal = self._open_journal(digest(self._inputs.plan, release))
             decisions = Decisions(conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic)
@@ -114,7 +120,8 @@ class StrategyModule(HostPinned):
         self._core.restrict(self._core.hosts)
         wanted = self._driver.wanted
         if self._inputs.verb == "status":
-            wanted = "failed" if any(run.inconsistent for run in self._driver.runs.values()) else "ok"
+            sound = self._sound and not any(run.inconsistent for run in self._driver.runs.values())
+            wanted = "ok" if sound else "failed"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
         self._note_end(wanted)
@@ -123,17 +130,38 @@ class StrategyModule(HostPinned):
             self._write_json(self._inputs.json_file)
         return code
 
+    def _open_ledger(self) -> Ledger:
+        return _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(self._core.variables(self._core.hosts[0]), os.getpid()))
+
+    def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
+        """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
+        ledger, release = self._open_ledger(), self._inputs.plan.release
+        lines = []
+        if self._inputs.audit:
+            anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
+            self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
+        try:
+            standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
+        except (LedgerError, BrokenChain) as error:
+            return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
+        self._reason = reason(standing, is_gone) if standing else None
+        return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+
     def _open_journal(self, plan: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for does not begin."""
-        variables = self._core.variables(self._core.hosts[0])
-        ledger = _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(variables, os.getpid()))
-        release = self._inputs.plan.release
+        ledger, release = self._open_ledger(), self._inputs.plan.release
         journal = Journal(ledger, f"{release.name}-{release.version}", time.monotonic)
         try:
             journal.open()
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
-        journal.note("started", plan=plan, by=_ledgers.user(variables), hosts=len(self._inputs.plan.hosts))
+        journal.note(
+            "started",
+            plan=plan,
+            by=_ledgers.user(self._core.variables(self._core.hosts[0])),
+            hosts=len(self._inputs.plan.hosts),
+            run=_holder.run_of(os.getpid()),
+        )
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
@@ -142,7 +170,7 @@ class StrategyModule(HostPinned):
     def _note_end(self, how: str) -> None:
         if self._journal is not None:
             halt = self._driver.conductor.halt
-            self._journal.note("finished", how=how, why=halt.value if halt else "")
+            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
             if not self._journal.flush(at_once=True):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
 
@@ -207,7 +235,8 @@ class StrategyModule(HostPinned):
         if self._inputs.verb == "upgrade" and State.WAITING in conductor.states().values():
             _light.prepare()
         elif self._inputs.verb == "status":
-            display.display("\n".join(_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)))
+            lines = self._remembered(runs)
+            display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
             display.display("\n".join(lines + _story.fork_lines(self._inputs.plan, self._core.width)))
@@ -227,7 +256,8 @@ class StrategyModule(HostPinned):
             for host, state in self._driver.conductor.states().items()
         }  # fmt: skip
         halt = self._driver.conductor.halt
-        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None}
+        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None,
+                "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None}  # fmt: skip
 
     def _last_words(self) -> None:
         if self._inputs.verb == "upgrade":

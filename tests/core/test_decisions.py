@@ -117,3 +117,19 @@ def test_a_ledger_that_was_edited_is_not_gone_on_with(fleet):
     result = hosts.run()
     assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
     assert "line 2 does not follow from line 1, which was changed after it was written" in " ".join(result.out.split())
+
+
+def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(fleet):
+    hosts = fleet(standard=1)
+    assert hosts.run().rc == 0
+    hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}')
+    status = hosts.run("onprem.rollout.status")
+    assert "rollout shop-2.0: held: held since" in status.out
+    assert status.data["reason"]["kind"] == "held"
+    audited = hosts.run("onprem.rollout.audit")
+    assert (audited.rc, "the chain is whole; 1 hosts agree" in audited.out) == (0, True), audited.out
+    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    audited = hosts.run("onprem.rollout.audit")
+    assert audited.rc == 2, audited.out
+    assert "standard0 was changed at line 2, which the ledger does not have: its end is lost" in audited.out
