@@ -136,7 +136,7 @@ class StrategyModule(HostPinned):
     def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
-        lines = []
+        lines: list[str] = []
         if self._inputs.audit:
             anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
             self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
