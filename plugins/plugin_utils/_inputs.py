@@ -57,6 +57,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     ledger: str = ""
     audit: bool = False
+    replan: bool = False
     max_wait: float = 1800.0
 
 
@@ -107,9 +108,12 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         max_wait = 1800
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
-    return Inputs(
-        verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings), str(ledger), bool(value("rollout_audit", False)), float(max_wait)
-    ), problems
+    inputs = Inputs(
+        verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings),
+        ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
+        replan=switch(source, shared, "rollout_replan", "", problems),
+    )  # fmt: skip
+    return inputs, problems
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:

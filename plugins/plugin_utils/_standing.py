@@ -62,6 +62,11 @@ class Standing:
         return self.run is not None and self.end is None
 
     @property
+    def unfinished(self) -> Entry | None:
+        """The start of the newest run, unless that one brought the rollout to its end."""
+        return None if self.end and self.end.data.get("how") == "ok" else self.run
+
+    @property
     def plan(self) -> str:
         """The digest of the plan of the newest run."""
         return str(self.run.data.get("plan", "")) if self.run else ""

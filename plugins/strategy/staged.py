@@ -54,9 +54,10 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driv
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
+from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
 
@@ -83,7 +84,7 @@ class StrategyModule(HostPinned):
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
-            self._journal = self._open_journal(digest(self._inputs.plan, release))
+            self._journal = self._open_journal(release)
             decisions = Decisions(conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic)
         self._driver = Driver(
             conductor,
@@ -147,21 +148,23 @@ class StrategyModule(HostPinned):
         self._reason = reason(standing, is_gone) if standing else None
         return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
 
-    def _open_journal(self, plan: str) -> Journal:
-        """The ledger, with the start of this run in it; a rollout that nobody could account for does not begin."""
-        ledger, release = self._open_ledger(), self._inputs.plan.release
-        journal = Journal(ledger, f"{release.name}-{release.version}", time.monotonic)
+    def _open_journal(self, release: str) -> Journal:
+        """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
+        ledger, plan = self._open_ledger(), self._inputs.plan
+        journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
         try:
             journal.open()
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
-        journal.note(
-            "started",
-            plan=plan,
-            by=_ledgers.user(self._core.variables(self._core.hosts[0])),
-            hosts=len(self._inputs.plan.hosts),
-            run=_holder.run_of(os.getpid()),
-        )
+        inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
+        changed = changes(open_run.data["inputs"], inputs, self._core.limited) if open_run else []
+        if changed and not self._inputs.replan:
+            raise AnsibleError(
+                f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
+                + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
+            )  # fmt: skip
+        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
+        journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)

@@ -133,3 +133,16 @@ def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(flee
     audited = hosts.run("onprem.rollout.audit")
     assert audited.rc == 2, audited.out
     assert "standard0 was changed at line 2, which the ledger does not have: its end is lost" in audited.out
+
+
+def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):
+    hosts = fleet(standard=2)
+    hosts.run("onprem.rollout.hold")
+    assert hosts.run(rollout_max_wait=0).rc == 0
+    hosts.run("onprem.rollout.resume")
+    changed = {"rollout_rings": [{"name": "standard", "max_failures": 1}]}
+    result = hosts.run(**changed)
+    assert (result.rc, all(hosts.untouched(host) for host in hosts.hosts)) == (1, True), result.out
+    assert "ring standard: max_failures was 0, is 1" in result.out
+    assert hosts.run("onprem.rollout.upgrade", "-e", "rollout_replan=true", **changed).rc == 0
+    assert hosts.run(rollout_rings=[{"name": "standard", "max_failures": 0}]).rc == 0, "it is at its end: that is a rollout of its own"

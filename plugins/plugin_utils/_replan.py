@@ -1,0 +1,49 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What changed in the inputs of a rollout since its last run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, as_data
+
+SHOWN = 8
+
+
+def inputs_of(plan: Plan, release: str) -> dict[str, Any]:
+    """What a rollout is made from, as the ledger keeps it: the release's digest, and each ring's policy and hosts."""
+    rings = {ring["name"]: {option: value for option, value in ring.items() if option not in ("name", "waves")} for ring in as_data(plan)["rings"]}
+    hosts = {ring.ring.name: sorted(ring.hosts) for ring in plan.rings}
+    return {"release": release, "rings": rings, "hosts": hosts}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) -> list[str]:
+    """One line for each thing that is another one now. With a limit it is no news that hosts, and rings of nobody, are missing."""
+    lines = []
+    if before.get("release") != now["release"]:
+        lines.append("the release is another one of the same version: its artifacts, variables or description changed")
+    old_rings, new_rings = before.get("rings", {}), now["rings"]
+    old_hosts, new_hosts = before.get("hosts", {}), now["hosts"]
+    for ring in sorted({*old_rings, *new_rings}):
+        if ring not in new_rings:
+            lines += [] if limited else [f"ring {ring} is gone"]
+            continue
+        if ring not in old_rings:
+            lines += [] if limited else [f"ring {ring} is new"]
+            continue
+        for option in sorted({*old_rings[ring], *new_rings[ring]}):
+            old, new = old_rings[ring].get(option), new_rings[ring].get(option)
+            lines += [f"ring {ring}: {option} was {old}, is {new}"] if old != new else []
+        came = sorted({*new_hosts[ring]} - {*old_hosts.get(ring, [])})
+        went = sorted({*old_hosts.get(ring, [])} - {*new_hosts[ring]})
+        lines += [f"ring {ring}: {_names(came)} came in"] if came and not limited else []
+        lines += [f"ring {ring}: {_names(went)} went out"] if went and not limited else []
+    return lines
+
+
+def _names(hosts: Sequence[str]) -> str:
+    return ", ".join(hosts[:SHOWN]) + (f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else "")

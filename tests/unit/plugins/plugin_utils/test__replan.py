@@ -1,0 +1,42 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
+
+
+def inputs(release="d1", **rings):
+    planned = tuple(RingPlan(Ring(name, name, **options), (tuple(hosts),)) for name, (hosts, options) in rings.items())
+    return json.loads(json.dumps(inputs_of(Plan(Release("shop", "2.0", ()), planned), release)))  # as it comes back from the ledger
+
+
+BEFORE = inputs(early=(["a"], {}), standard=(["b", "c"], {}))
+CASES = [
+    ("nothing", inputs(early=(["a"], {}), standard=(["b", "c"], {})), False, []),
+    ("release", inputs("d2", early=(["a"], {}), standard=(["b", "c"], {})), False, ["the release is another one of the same version"]),
+    ("policy", inputs(early=(["a"], {"max_failures": 2}), standard=(["b", "c"], {})), False, ["ring early: max_failures was 0, is 2"]),
+    ("moved", inputs(early=(["a", "b"], {}), standard=(["c"], {})), False, ["ring early: b came in", "ring standard: b went out"]),
+    ("rings", inputs(early=(["a"], {}), night=(["b"], {})), False, ["ring night is new", "ring standard is gone"]),
+    ("limited", inputs(standard=(["c"], {})), True, []),
+    ("limited policy", inputs(standard=(["c"], {"soak": 5.0})), True, ["ring standard: soak was 0.0, is 5.0"]),
+]
+
+
+@pytest.mark.parametrize("now, limited, said", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_changes(now, limited, said):
+    found = changes(BEFORE, now, limited)
+    assert len(found) == len(said)
+    assert all(line.startswith(start) for line, start in zip(found, said, strict=True))
+
+
+def test_many_hosts_are_counted():
+    line = changes(BEFORE, inputs(early=(["a", *(f"h{number}" for number in range(10))], {}), standard=(["b", "c"], {})), False)
+    assert line == ["ring early: h0, h1, h2, h3, h4, h5, h6, h7 and 2 more came in"]
