@@ -22,6 +22,7 @@ OTHER = "f" * 64
 NOW = 1_800_000_000.0
 LATER, EARLIER = stamp(NOW + 3600), stamp(NOW - 3600)
 LAUNCHER = "ada on ctl1, pid 7"
+WAITS = "waits for 1 approval of plan abc123def456, by somebody else than ada: ansible-playbook onprem.rollout.approve"
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +102,7 @@ def test_an_approval_does_not_count_and_it_is_said_why(why, entry):
 
 def test_other_events_approve_nothing():
     hold = Entry(Head(1, ""), "hold", "shop-2.0", "bob on ctl1", NOW, {"plan": PLAN, "by": "bob"})
-    assert ApprovalGate("approval").ask(situation(hold)).why == (
-        "waits for 1 approval of plan abc123def456, by somebody else than ada: ansible-playbook onprem.rollout.approve"
-    )
+    assert ApprovalGate("approval").ask(situation(hold)).why == WAITS
 
 
 def test_the_launcher_may_approve_where_that_is_allowed():
