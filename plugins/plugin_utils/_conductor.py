@@ -20,90 +20,21 @@ What always holds, whatever the driver reports:
 2. no host of a wave is admitted before the wave before it is judged;
 3. when failures > max_failures of a ring, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
-5. when every admitted host reports an end, the rollout finishes.
+5. when every admitted host reports an end, the rollout finishes;
+6. never more than L(Spread.max) hosts of a failure domain are in change, those of all waves and rings counted.
+
+A parked host that fails by itself goes back at once, whatever 1 and 6 say; it counts, and nobody joins it who would not fit.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
-from itertools import islice
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave
 from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun
-
-
-class State(str, Enum):
-    """What a host is doing, or, from COMMITTED on, its outcome."""
-
-    WAITING = "waiting"
-    CHANGING = "changing"
-    PARKED = "parked"
-    COMMITTING = "committing"
-    RESTORING = "restoring"
-    COMMITTED = "committed"
-    RESTORED = "restored"
-    RESTORE_FAILED = "restore_failed"
-    LOST = "lost"
-    UNREACHABLE = "unreachable"
-    REFUSED = "refused"
-    HELD = "held"
-    SKIPPED = "skipped"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-IN_CHANGE = frozenset({State.CHANGING, State.COMMITTING, State.RESTORING})
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED, State.LOST}),
-    State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}),
-    State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
-    State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
-    State.RESTORING: frozenset(
-        {State.RESTORED, State.RESTORE_FAILED, State.LOST, State.COMMITTED, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}
-    ),
-}
-
-OUTCOMES: dict[State, str] = {
-    State.COMMITTED: "runs the release, healthy, and is never restored by itself again",
-    State.RESTORED: "runs what it ran before, proven healthy",
-    State.RESTORE_FAILED: "could not be proven after its restore; nobody touches it until an operator does",
-    State.LOST: "went dark while in change or while it was put back, and did not come back in time; or its tasks ended before its restore had spoken",
-    State.UNREACHABLE: "could not be reached before its change; untouched",
-    State.REFUSED: "was not fit for a change: sick already, held by another rollout, inconsistent; untouched",
-    State.HELD: "not started, or upgraded and kept uncommitted: the rollout was halted, the customer holds it, or its change cannot be undone",
-    State.SKIPPED: "ran the release already",
-}
-
-PROVES = frozenset({State.PARKED, State.COMMITTED, State.SKIPPED})
-
-
-class Wave(str, Enum):
-    """What a wave is doing."""
-
-    PENDING = "pending"
-    FILLING = "filling"
-    SOAKING = "soaking"
-    COMMITTING = "committing"
-    JUDGED = "judged"
-
-
-class Halt(str, Enum):
-    """Why a rollout stopped before its end: a closed set."""
-
-    FAILURES = "failures"
-    RESTORE_FAILED = "restore_failed"
-    LOST = "lost"
-    UNFIT = "unfit"
-    OUTAGE = "outage"
-    UNPROVEN = "unproven"
-    ABORTED = "aborted"
-    STOPPED = "stopped"
-    WAITING = "waiting"
 
 
 @dataclass(slots=True)
@@ -142,6 +73,7 @@ class Conductor:
         self._waves: list[WaveRun] = []
         self._open: deque[WaveRun] = deque()
         self._in_change = 0
+        self._crowd = Crowd(plan.domains)
         self._index = 0
         self._wave_state = Wave.PENDING
         self._soak_until = 0.0
@@ -149,7 +81,7 @@ class Conductor:
         self._kept = False
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
-                run = WaveRun(hosts, ring, number)
+                run = WaveRun(hosts, ring, number, self._crowd)
                 self._waves.append(run)
                 for host in hosts:
                     self._states[host] = State.WAITING
@@ -306,7 +238,7 @@ class Conductor:
         if run.plan.ring.commit == "host":
             self._order_commits(run, orders, now)
         self._admit(run, orders, now)
-        if run.in_change or (run.cursor < len(run.hosts) and self.halt is None):
+        if run.in_change or (run.waiting and self.halt is None):
             return False
         if not run.good:
             healthy = self.halt is not None and any(wave.parked for wave in self._open)
@@ -318,14 +250,13 @@ class Conductor:
         return self._enter(Wave.SOAKING, run, now)
 
     def _admit(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while run.cursor < len(run.hosts) and self.halt is None and not self.paused:
-            host = run.hosts[run.cursor]
-            if self._states[host] is State.WAITING:
-                if run.free_slots < 1:
-                    return
-                self._move(host, State.CHANGING, now)
-                orders.admit.append(host)
-            run.cursor += 1
+        while self.halt is None and not self.paused and (host := self._next(run, run.waiting)):
+            self._move(host, State.CHANGING, now)
+            orders.admit.append(host)
+
+    def _next(self, run: WaveRun, line: Line) -> str | None:
+        """Who may go in change now, if anybody: the first in line whose failure domains have room."""
+        return line.first() if run.free_slots else None
 
     def _soak(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if now < self._soak_until:
@@ -337,13 +268,13 @@ class Conductor:
         """Commit what is due, one wave after the other, the oldest first."""
         while self._open and (self.halt is not None or self._open[0].release_at <= self._index):
             self._order_commits(self._open[0], orders, now)
-            if self._open[0].in_change:
+            if self._open[0].in_change or self._open[0].parked:
                 return False
             self._open.popleft()
         return self._enter(Wave.JUDGED, run, now)
 
     def _order_commits(self, run: WaveRun, orders: Orders, now: float) -> None:
-        for host in list(islice(run.parked, run.free_slots)):
+        while host := self._next(run, run.parked):
             self._move(host, State.COMMITTING, now)
             orders.commit.append(host)
 
@@ -362,23 +293,23 @@ class Conductor:
         while self._on_halt == "restore_wave" and self._open:
             newest = self._open[-1]
             self._order_reverts(newest, orders, now)
-            if newest.in_change:
+            if newest.in_change or newest.parked:
                 return False
             self._open.pop()
         return False if self._in_change else self._finish(now)
 
     def _order_reverts(self, run: WaveRun, orders: Orders, now: float) -> None:
-        revert: list[str] = []
         if not run.reverted:
             run.reverted = True
-            revert = [host for host in run.hosts[: run.cursor] if self._states[host] is State.CHANGING]
-        self._revert(revert, orders, now)
-        self._revert(list(islice(run.parked, run.free_slots)), orders, now)
+            for host in run.hosts:
+                if self._states[host] is State.CHANGING:
+                    self._revert(host, orders, now)
+        while parked := self._next(run, run.parked):
+            self._revert(parked, orders, now)
 
-    def _revert(self, hosts: Iterable[str], orders: Orders, now: float) -> None:
-        for host in hosts:
-            self._move(host, State.RESTORING, now, "its wave is reverted")
-            orders.revert.append(host)
+    def _revert(self, host: str, orders: Orders, now: float) -> None:
+        self._move(host, State.RESTORING, now, "its wave is reverted")
+        orders.revert.append(host)
 
     def _finish(self, now: float) -> bool:
         for host, state in list(self._states.items()):
@@ -399,11 +330,12 @@ class Conductor:
         change = (to in IN_CHANGE) - (state in IN_CHANGE)
         run.in_change += change
         self._in_change += change
+        self._crowd.count(host, change)
         run.good += (to in PROVES) - (state in PROVES)
         if to is State.PARKED:
-            run.parked[host] = None
-        elif state is State.PARKED:
-            del run.parked[host]
+            run.parked.join(host)
+        elif state in (State.WAITING, State.PARKED):
+            (run.waiting if state is State.WAITING else run.parked).leave(host)
         kind = {State.CHANGING: "admitted", State.PARKED: "parked", State.COMMITTING: "committing", State.RESTORING: "failing"}
         self._tell(kind.get(to, "ended"), now, host, to, run, detail)
 

@@ -20,10 +20,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, Conductor, Event, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
+from ansible_collections.onprem.rollout.plugins.plugin_utils._settling import Settling
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, State
 
 
 class Driver:
@@ -53,7 +55,7 @@ class Driver:
         self._to_ask = deque(self.runs)
         self._asking: dict[str, None] = {}
         self._half_done: list[str] = []
-        self._limits = {host: (ring.ring.name, ring.ring.concurrency or max(map(len, ring.waves))) for ring in conductor.plan.rings for host in ring.hosts}
+        self._settling = Settling(conductor.plan)
         self._active: dict[str, None] = {}
         self._renewals: deque[tuple[float, str]] = deque()
         self._wave: tuple[str, ...] = ()
@@ -147,17 +149,12 @@ class Driver:
             self._learn(host)
 
     def _settle(self) -> None:
-        """Let hosts that are half done be settled, after all were asked and as many of a ring at once as may be in change."""
+        """Let hosts that are half done be settled, after all were asked and as many at once as may be in change."""
         for host in list(self._half_done):
-            ring, limit = self._limit(host)
-            if sum(1 for other in self._asking if self._limit(other)[0] == ring) < limit:
+            if self._settling.may_join(host, self._asking):
                 self._half_done.remove(host)
                 self.runs[host].settling = True
                 self._asking[host] = None
-
-    def _limit(self, host: str) -> tuple[str, int]:
-        """A host's ring and how many of it may be in change; of those that the customer holds one at a time."""
-        return self._limits.get(host, ("", 1))
 
     def _still_reads(self, host: str) -> bool:
         """A host that is settled does that, and rejoins, before its turn comes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _services
@@ -83,6 +83,16 @@ def switch(source: Source, variables: Mapping[str, Any], name: str, where: str, 
     if word not in ("true", "false", "yes", "no"):
         problems.append(Problem(f"{where}{name}", value, "write true or false"))
     return word in ("true", "yes")
+
+
+def domains(source: Source, rules: Iterable[str], variables: Mapping[str, Any], host: str, problems: list[Problem]) -> tuple[tuple[str, str], ...]:
+    """The failure domains of a host: each host variable of the rules that it has, with its value as text."""
+    found = []
+    for by in rules:
+        value = filled(source, variables.get(by), variables, f"host {host}, {by}", problems, "unreadable")
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
+            found.append((by, str(value).strip()))
+    return tuple(found)
 
 
 def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:

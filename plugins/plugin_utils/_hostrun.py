@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _record
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 RESTORE_OUTCOMES = {
     "restored": State.RESTORED,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -24,19 +24,21 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     WHOLE,
     Source,
     check_problems,
+    domains,
     filled,
     path_problems,
     scalar_problems,
     switch,
     told_apart,
 )
-from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, make_plan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, first, make_plan, spread_notes
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Problem,
     Release,
     Ring,
     parse_release,
     parse_rings,
+    parse_spread,
 )
 
 ARCHIVE = "onprem.rollout.archive"
@@ -75,8 +77,11 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     verb = str(value("rollout_verb", "upgrade"))
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
-    rings, found = parse_rings(raw_rings)
+    spread = parse_spread(value("rollout_spread", []), "rollout_spread", problems)
+    rings, found = parse_rings(raw_rings, spread=spread)
     problems += found
+    if verb == "status":
+        rings = tuple(replace(ring, spread=()) for ring in rings)  # nobody changes, so nobody needs a place
     raw_release = value("rollout_release", None)
     release: Release | None = NO_RELEASE
     if verb != "status" or raw_release is not None:
@@ -109,7 +114,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
     inputs = Inputs(
-        verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings),
+        verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
         ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
         replan=switch(source, shared, "rollout_replan", "", problems),
     )  # fmt: skip
@@ -129,6 +134,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
     irreversible: dict[str, list[str]] = {}
     archives: dict[tuple[str, ...] | None, str] = {}
     shared = source.variables(source.hosts[0])
+    rules = {rule.by: None for ring in rings for rule in ring.spread}
     for host in source.hosts:
         variables = source.variables(host)
         names = claimed.get(host, [])
@@ -144,7 +150,8 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         opted_in = switch(source, variables, "rollout_early_access", f"host {host}, ", problems)
         waits = NOT_OPTED_IN if release.candidate and not opted_in else None
         lease = str(filled(source, variables.get("rollout_lease", LEASE), variables, f"host {host}, rollout_lease", problems, LEASE))
-        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed, float(lease) if WHOLE.match(lease) else LEASE))
+        placed = domains(source, rules, variables, host, problems)
+        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed, float(lease) if WHOLE.match(lease) else LEASE, placed))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
@@ -169,7 +176,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             problems += scalar_problems(source, variables, f"host {host}, ")
     problems += archive_problems(release, archives)
     for reason, hosts in irreversible.items():
-        where = f"host {', '.join(hosts[:8])}{f' and {len(hosts) - 8} more' if len(hosts) > 8 else ''}, rollout_irreversible"
+        where = f"host {first(hosts)}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
         problems.append(Problem(where, reason, remedy))
     return members, problems

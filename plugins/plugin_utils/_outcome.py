@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Halt, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, in_progress
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, State
 
 GOOD = {State.COMMITTED, State.SKIPPED}
 

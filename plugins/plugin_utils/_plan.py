@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem, Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import TOLD, Problem, Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Domain, Domains, at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Member:
     hold: why the customer wants it left alone, or None.
     retry_failed: a release that failed on it before is tried again.
     lease: for how many seconds a run has it when nothing more is heard of that run.
+    domains: the failure domains that it is in.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Member:
     hold: str | None = None
     retry_failed: bool = False
     lease: float = 1800.0
+    domains: tuple[Domain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,15 @@ class RingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """rings in the order they are upgraded; held hosts with their reason take no part."""
+    """rings in the order they are upgraded; held hosts with their reason take no part.
+
+    domains: the failure domains of every host that is in any that a ring has a rule for.
+    """
 
     release: Release
     rings: tuple[RingPlan, ...]
     held: Mapping[str, str] = field(default_factory=dict)
+    domains: Domains = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -80,7 +87,7 @@ def make_plan(release: Release, rings: Iterable[Ring], members: Iterable[Member]
         else:
             by_ring[member.rings[0] if member.rings else default_ring].append(member.name)
     planned = tuple(RingPlan(ring, waves(rotate(by_ring[ring.name], release), ring.serial)) for ring in rings if by_ring[ring.name])
-    return Plan(release, planned, held), []
+    return Plan(release, planned, held, {member.name: member.domains for member in members if member.domains}), []
 
 
 def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], default_ring: str, declared: bool) -> list[Problem]:
@@ -95,6 +102,7 @@ def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], d
             both = " and ".join(member.rings)
             problems.append(Problem(f"host {member.name}", member.rings, f"is in the rings {both}; leave it in one of them"))
         problems.extend(Problem(f"host {member.name}, rollout_ring", ring, f"no such ring; {allowed}") for ring in member.rings if ring not in names)
+    problems += _spread_problems(rings, members, default_ring)
     if not members:
         problems.append(Problem("hosts", [], "no host of the inventory takes part; check the play's hosts and --limit"))
     elif declared:
@@ -105,6 +113,36 @@ def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], d
             if ring.name not in taken
         )
     return problems
+
+
+def _spread_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], default_ring: str) -> list[Problem]:
+    """Hosts that cannot be placed: their ring has a rule for a domain that they say nothing of."""
+    without: dict[tuple[str, str], list[str]] = {}
+    rules = {ring.name: ring.spread for ring in rings}
+    for member in members:
+        known = {by for by, _value in member.domains}
+        ring = member.rings[0] if member.rings else default_ring
+        for rule in rules.get(ring, ()) if member.hold is None else ():
+            if rule.by not in known:
+                without.setdefault((ring, rule.by), []).append(member.name)
+    remedy = "has no value that is text or a number, and the ring {ring} is spread by it: set it in the inventory"
+    return [Problem(f"host {first(hosts)}, {by}", TOLD, remedy.format(ring=ring)) for (ring, by), hosts in without.items()]
+
+
+def first(hosts: list[str], most: int = 8) -> str:
+    return ", ".join(hosts[:most]) + (f" and {len(hosts) - most} more" if len(hosts) > most else "")
+
+
+def spread_notes(plan: Plan) -> tuple[str, ...]:
+    """Rings whose concurrency is never reached. That is no mistake: the rules of spread are what is meant."""
+    notes = []
+    for ring in plan.rings:
+        wanted = max(min(ring.ring.concurrency or 0, len(wave)) for wave in ring.waves)
+        best = max(at_once(ring.ring, wave, plan.domains) for wave in ring.waves)
+        if best < wanted:
+            rules = ", ".join(f"{rule.max} of a {rule.by}" for rule in ring.ring.spread)
+            notes.append(f"ring {ring.ring.name}: spread (at most {rules}) lets only {best} of its hosts change at once where concurrency lets {wanted}")
+    return tuple(notes)
 
 
 def rotate(hosts: Iterable[str], release: Release) -> list[str]:
@@ -149,6 +187,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
                 "require_drill": ring.ring.require_drill,
+                "spread": [{"by": rule.by, "max": rule.max} for rule in ring.ring.spread],
                 "waves": [list(wave) for wave in ring.waves],
             }
             for ring in plan.rings

@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ON_FAILURE = ("restore_wave", "restore_host", "hold")
@@ -46,6 +46,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Never more than C(max) hosts with the same value of the host variable C(by) are in change at once."""
+
+    by: str
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ring:
     """Hosts of one risk class and how they are upgraded.
 
@@ -54,6 +62,7 @@ class Ring:
     max_failures: the ring is halted when failures > max_failures.
     soak: seconds a wave must stay healthy before it is committed.
     require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
+    spread: the failure domains of which only so many hosts may be in change at once.
     """
 
     name: str
@@ -65,6 +74,7 @@ class Ring:
     commit: str = "wave"
     on_failure: str = "restore_wave"
     require_drill: bool = False
+    spread: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +112,16 @@ DEFAULT_RINGS = (
 DEFAULT_SERIAL = {ring.name: ring.serial for ring in DEFAULT_RINGS}
 
 
-def parse_rings(raw: Any, where: str = "rollout_rings") -> tuple[tuple[Ring, ...], list[Problem]]:
-    """Read O(rollout_rings). None gives the three default rings."""
+def parse_rings(raw: Any, where: str = "rollout_rings", spread: tuple[Spread, ...] = ()) -> tuple[tuple[Ring, ...], list[Problem]]:
+    """Read O(rollout_rings). None gives the three default rings. spread: of rings that say nothing of their own."""
     if raw is None:
-        return DEFAULT_RINGS, []
+        return tuple(replace(ring, spread=spread) for ring in DEFAULT_RINGS), []
     if not isinstance(raw, list) or not raw:
         return DEFAULT_RINGS, [Problem(where, raw, "write a list of rings, each with at least a name, or leave it out")]
     problems: list[Problem] = []
     rings: list[Ring] = []
     for index, item in enumerate(raw):
-        ring = _parse_ring(item, f"{where}[{index}]", problems)
+        ring = _parse_ring(item, f"{where}[{index}]", spread, problems)
         if ring is None:
             continue
         if any(ring.name == other.name for other in rings):
@@ -121,7 +131,7 @@ def parse_rings(raw: Any, where: str = "rollout_rings") -> tuple[tuple[Ring, ...
     return tuple(rings), problems
 
 
-def _parse_ring(raw: Any, where: str, problems: list[Problem]) -> Ring | None:
+def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list[Problem]) -> Ring | None:
     if not isinstance(raw, Mapping):
         problems.append(Problem(where, raw, "a ring is a mapping with at least a name"))
         return None
@@ -147,7 +157,31 @@ def _parse_ring(raw: Any, where: str, problems: list[Problem]) -> Ring | None:
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
         require_drill=_flag(raw.get("require_drill", False), f"{where}.require_drill", problems),
+        spread=parse_spread(raw["spread"], f"{where}.spread", problems) if "spread" in raw else spread,
     )
+
+
+def parse_spread(raw: Any, where: str, problems: list[Problem]) -> tuple[Spread, ...]:
+    """Read O(rollout_spread) or the option of a ring: a list of rules, each with C(by) and C(max)."""
+    if not isinstance(raw, list):
+        problems.append(Problem(where, raw, "write a list of rules such as {by: rack, max: 1}"))
+        return ()
+    rules: list[Spread] = []
+    for index, item in enumerate(raw):
+        place = f"{where}[{index}]"
+        if not isinstance(item, Mapping) or set(item) != {"by", "max"}:
+            problems.append(Problem(place, item, "write by, the name of a host variable, and max, such as {by: rack, max: 1}"))
+            continue
+        by, most = item["by"], _whole(item["max"])
+        if not isinstance(by, str) or not RING_NAME.match(by):
+            problems.append(Problem(f"{place}.by", by, "write the name of a host variable, such as rack"))
+        elif any(by == rule.by for rule in rules):
+            problems.append(Problem(f"{place}.by", by, "has a rule already; leave one of them"))
+        elif most is None or most < 1:
+            problems.append(Problem(f"{place}.max", item["max"], f"write how many hosts of one {by} may be in change at once, a whole number from 1 on"))
+        else:
+            rules.append(Spread(by, most))
+    return tuple(rules)
 
 
 def _serial(raw: Any, where: str, problems: list[Problem]) -> tuple[int | str, ...]:

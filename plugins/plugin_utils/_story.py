@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import IN_CHANGE, Conductor, Event, Halt, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
+from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import at_once, rounds
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, Halt, State
 
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
@@ -73,7 +75,7 @@ def headline(plan: Plan) -> str:
 
 def fork_lines(plan: Plan, forks: int) -> list[str]:
     """A word when Ansible's forks let fewer hosts change at once than the policy does."""
-    wanted = max((min(ring.ring.concurrency or len(wave), len(wave)) for ring in plan.rings for wave in ring.waves), default=0)
+    wanted = max((at_once(ring.ring, wave, plan.domains) for ring in plan.rings for wave in ring.waves), default=0)
     return [f"note: forks={forks} lets {count(forks, 'host')} change at once where the policy lets {wanted}"] if 0 < forks < wanted else []
 
 
@@ -85,6 +87,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"soak {span(policy.soak)}"] if policy.soak else []
         how += ["requires a drill"] if policy.require_drill else []
+        how += [f"at most {rule.max} of a {rule.by} at once" for rule in policy.spread]
         how += [f"commit by {policy.commit}", f"on failure {policy.on_failure}"]
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):
@@ -158,9 +161,9 @@ def _estimate_lines(plan: Plan, runs: Mapping[str, Any]) -> list[str]:
     took = sorted(seconds for run in runs.values() for seconds in past_seconds(run.record))
     if took:
         median = took[len(took) // 2]
-        rounds = sum(-(-len(wave) // (ring.ring.concurrency or len(wave))) for ring in plan.rings for wave in ring.waves)
+        in_turn = sum(rounds(ring.ring, wave, plan.domains) for ring in plan.rings for wave in ring.waves)
         soak = sum(ring.ring.soak * len(ring.waves) for ring in plan.rings)
-        lines.append(f"expected: about {span(rounds * median + soak)} (a host took {span(median)} before; soaking {span(soak)})")
+        lines.append(f"expected: about {span(in_turn * median + soak)} (a host took {span(median)} before; soaking {span(soak)})")
     else:
         lines.append("expected time: unknown, no host has been upgraded before")
     return lines

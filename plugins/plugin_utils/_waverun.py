@@ -7,21 +7,22 @@
 from __future__ import annotations
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
 
 
 class WaveRun:
     """The running numbers of one wave, so that a tick costs what changed and not what exists."""
 
-    __slots__ = ("hosts", "plan", "number", "release_at", "cursor", "in_change", "parked", "good", "reverted")
+    __slots__ = ("hosts", "plan", "number", "release_at", "waiting", "in_change", "parked", "good", "reverted")
 
-    def __init__(self, hosts: tuple[str, ...], plan: RingPlan, number: int) -> None:
+    def __init__(self, hosts: tuple[str, ...], plan: RingPlan, number: int, crowd: Crowd) -> None:
         self.hosts = hosts
         self.plan = plan
         self.number = number
         self.release_at = 0
-        self.cursor = 0
+        self.waiting = Line(crowd, plan.ring.spread, hosts)
         self.in_change = 0
-        self.parked: dict[str, None] = {}
+        self.parked = Line(crowd, plan.ring.spread)
         self.good = 0
         self.reverted = False
 

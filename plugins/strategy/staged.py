@@ -47,7 +47,7 @@ from ansible.utils.display import Display
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
@@ -60,6 +60,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 display = Display()
 

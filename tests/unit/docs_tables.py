@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ansible_collections.onprem.rollout.plugins.module_utils._record import PHASES
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import OUTCOMES, TRANSITIONS
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, TRANSITIONS
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 

@@ -11,22 +11,17 @@ import itertools
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import (
-    IN_CHANGE,
-    OUTCOMES,
-    TRANSITIONS,
-    Conductor,
-    Halt,
-    State,
-)
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring, Spread
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, TRANSITIONS, Halt, State, Wave
 
 RELEASE = Release("shop", "2.0", ())
 
@@ -38,7 +33,7 @@ class Fate:
     change: float = 1.0
     commit: float = 0.1
     restore: float = 1.0
-    fault: str = "none"  # none, fails, fails_at_commit, sick, dark_before, lost, restore_fails, ran_already, outage
+    fault: str = "none"  # none, fails, fails_at_commit, fails_parked, sick, dark_before, lost, restore_fails, ran_already, outage
 
 
 @dataclass
@@ -62,6 +57,9 @@ class Simulation:
         self.halted_before_tick = False
         self.busy: set[str] = set()
         self.reverting: set[str] = set()
+        self.by_itself: set[str] = set()
+        self.ring_of = {host: ring.ring for ring in self.plan.rings for host in ring.hosts}
+        self.domains = {host: dict(domains) for host, domains in self.plan.domains.items()}
 
     def later(self, seconds: float, host: str, what: str) -> None:
         self.busy.add(host)
@@ -90,12 +88,14 @@ class Simulation:
         raise AssertionError("the rollout does not end")
 
     def obey(self, orders) -> None:
+        self.ordered = [*orders.admit, *orders.commit, *(host for host in orders.revert if host not in self.busy)]
         for host in orders.admit:
             self.log.append((self.now, "admit", host))
             fate = self.fates[host]
             what = {
                 "none": "park",
                 "fails_at_commit": "park",
+                "fails_parked": "park",
                 "sick": "refused",
                 "dark_before": "unreachable",
                 "ran_already": "skipped",
@@ -116,11 +116,19 @@ class Simulation:
 
     def report(self, host: str, what: str) -> None:
         """A task of the host ended. One that is to be reverted meanwhile turns back only now, as a real host does."""
+        if what == "fail_parked":
+            if self.conductor.state(host) is State.PARKED:
+                self.by_itself.add(host)
+                self.conductor.failing(host, "its renewal failed", self.now)
+                self.later(self.fates[host].restore, host, self.after_restore(host))
+            return
         self.busy.discard(host)
         turn_back = host in self.reverting
         self.reverting.discard(host)
         if what == "park":
             self.conductor.parked(host, self.now)
+            if self.fates[host].fault == "fails_parked":
+                heapq.heappush(self.heap, (self.now + self.fates[host].change, next(self.ticket), host, "fail_parked"))
         elif what == "fail":
             self.conductor.failing(host, "check web", self.now, outage=self.fates[host].fault == "outage")
             turn_back = True
@@ -132,21 +140,40 @@ class Simulation:
 
     def invariants(self, orders) -> None:
         states = self.conductor.states()
-        in_change = Counter(self.wave_of[host] for host, state in states.items() if state in IN_CHANGE)
+        busy = [host for host, state in states.items() if state in IN_CHANGE]
+        in_change = Counter(self.wave_of[host] for host in busy if host not in self.by_itself)
         for wave, count in in_change.items():
             assert count <= self.limit[wave], f"{count} hosts of wave {wave} in change, {self.limit[wave]} allowed"
+        self.domains_have_room(busy, states)
         if orders.admit:
             assert not self.halted_before_tick, "admitted after the halt"
             assert self.conductor.halt is None
             (wave,) = {self.wave_of[host] for host in orders.admit}
             for host, number in self.wave_of.items():
-                if number < wave:
+                if number < wave and host not in self.by_itself:
                     assert states[host] in {*OUTCOMES, State.PARKED}, f"{host} of an earlier wave is {states[host]}"
-                elif number > wave:
+                if number > wave:
                     assert states[host] is State.WAITING
         for ring in self.plan.rings:
             if self.conductor.failures[ring.ring.name] > ring.ring.max_failures:
                 assert self.conductor.halt is not None
+
+    def domains_have_room(self, busy: list[str], states: dict[str, State]) -> None:
+        """Of every ring with a rule, and after every order by that rule; and nobody stays away for whom there is room."""
+        crowd = Counter(domain for host in busy for domain in self.domains.get(host, {}).items())
+        own = Counter((self.ring_of[host].name, domain) for host in busy if host not in self.by_itself for domain in self.domains.get(host, {}).items())
+        most = {(ring.ring.name, rule.by): rule.max for ring in self.plan.rings for rule in ring.ring.spread}
+        for (ring, (by, value)), count in own.items():
+            assert count <= most.get((ring, by), count), f"{count} hosts of {by} {value} of ring {ring} in change"
+        for host in self.ordered:
+            for rule in self.ring_of[host].spread:
+                assert crowd[rule.by, self.domains[host][rule.by]] <= rule.max, f"{host} was let into a full {rule.by}"
+        if self.conductor.current and self.conductor.current[2] is Wave.FILLING and self.conductor.halt is None:
+            wave = self.conductor.wave_hosts
+            if sum(1 for host in busy if host in wave) < self.limit[self.wave_of[wave[0]]]:
+                for host in wave:
+                    fits = all(crowd[rule.by, self.domains[host][rule.by]] < rule.max for rule in self.ring_of[host].spread)
+                    assert states[host] is not State.WAITING or not fits, f"{host} waits although it fits"
 
 
 def fleet(sizes: dict[str, int], **options) -> Plan:
@@ -254,7 +281,7 @@ def test_forbidden_transitions_are_errors(before, then):
 
 
 FAULTS = ["none"] * 12 + [
-    "fails", "fails_at_commit", "sick", "dark_before", "lost", "restore_fails", "ran_already", "outage",
+    "fails", "fails_at_commit", "fails_parked", "sick", "dark_before", "lost", "restore_fails", "ran_already", "outage",
 ]  # fmt: skip
 SECONDS = st.floats(min_value=0.0, max_value=50.0)
 
@@ -274,10 +301,14 @@ def rollouts(draw) -> tuple[Plan, dict[str, Fate]]:
             soak=draw(st.sampled_from([0.0, 0.0, 5.0, 60.0])),
             commit=draw(st.sampled_from(["host", "wave", "ring", "rollout"])),
             on_failure=draw(st.sampled_from(["restore_wave", "restore_host", "hold"])),
+            spread=tuple(Spread(by, draw(st.integers(1, 3))) for by in draw(st.sets(st.sampled_from(["rack", "site", "pair"])))),
         )
         hosts = [f"h{index}-{number}" for number in range(draw(st.integers(1, 12)))]
         rings.append(RingPlan(ring, waves(hosts, serial)))
-    plan = Plan(RELEASE, tuple(rings))
+    hosts = [host for ring in rings for host in ring.hosts]
+    chance = Random(draw(st.integers(0, 10_000)))  # a draw for each domain of each host takes longer than the rollouts
+    domains = {host: (("rack", chance.choice("abcd")), ("site", chance.choice("xy")), ("pair", chance.choice("0123456"))) for host in hosts}
+    plan = Plan(RELEASE, tuple(rings), domains=domains)
     fates = {host: Fate(draw(SECONDS), draw(SECONDS), draw(SECONDS), draw(st.sampled_from(FAULTS))) for host in plan.hosts}
     return plan, fates
 
@@ -299,29 +330,86 @@ def test_invariants_hold_for_every_rollout(rollout):
         assert State.HELD not in states.values()
 
 
-def simulate_large(hosts: int, wave_count: int, commit: str) -> Simulation:
+def test_one_of_a_pair_at_a_time_and_the_next_in_line_goes_instead():
+    plan = replace(fleet({"db": 4}, serial=(4,), concurrency=2, spread=(Spread("pair", 1),)),
+                   domains={f"db-{number}": (("pair", "left" if number < 2 else "right"),) for number in range(4)})  # fmt: skip
+    simulation = simulate(plan)
+    assert [(at, host) for at, what, host in simulation.log if what == "admit"] == [(0.0, "db-0"), (0.0, "db-2"), (1.0, "db-1"), (1.0, "db-3")]
+    assert [(round(at, 1), host) for at, what, host in simulation.log if what == "commit"] == [(2.0, "db-0"), (2.0, "db-2"), (2.1, "db-1"), (2.1, "db-3")]
+
+
+def test_a_reverted_wave_goes_back_one_of_a_pair_at_a_time():
+    plan = replace(fleet({"db": 5}, serial=(5,), spread=(Spread("pair", 1),)),
+                   domains={f"db-{number}": (("pair", "left" if number < 4 else "right"),) for number in range(5)})  # fmt: skip
+    simulation = simulate(plan, {"db-3": "fails"})
+    assert [(at, host) for at, what, host in simulation.log if what == "revert"] == [(4.0, "db-4"), (5.0, "db-0"), (6.0, "db-1"), (7.0, "db-2")]
+
+
+def test_a_host_that_goes_back_by_itself_keeps_its_domain_full_for_later_waves():
+    """It is of another wave, and still nobody of its rack changes before it is through."""
+    rings = fleet({"web": 4}, serial=(2,), concurrency=1, commit="rollout", max_failures=1, spread=(Spread("rack", 1),)).rings
+    conductor = Conductor(Plan(RELEASE, rings, domains={f"web-{number}": (("rack", rack),) for number, rack in enumerate("abca")}))
+    for host in ("web-0", "web-1", "web-2"):
+        assert conductor.tick(0.0).admit == [host]
+        if host == "web-2":
+            conductor.failing("web-0", "its renewal failed", 0.0)
+        conductor.parked(host, 0.0)
+    assert conductor.tick(1.0).admit == []
+    conductor.ended("web-0", State.RESTORED, 2.0)
+    assert conductor.tick(2.0).admit == ["web-3"]
+
+
+@pytest.mark.parametrize("sick, budget, order", [("web-1", 1, "commit"), ("web-0", 0, "revert")])
+def test_whoever_waits_for_a_host_of_another_wave_is_not_forgotten(sick, budget, order):
+    """Commits come from the oldest wave on and reverts from the newest, and neither passes over a wave whose domain is full."""
+    rings = fleet({"web": 3}, serial=(1,), commit="rollout", max_failures=budget, spread=(Spread("rack", 1),)).rings
+    conductor = Conductor(Plan(RELEASE, rings, domains={f"web-{number}": (("rack", rack),) for number, rack in enumerate("aab")}))
+    for host in ("web-0", "web-1", "web-2"):
+        assert conductor.tick(0.0).admit == [host]
+        conductor.parked(host, 0.0)
+    conductor.failing(sick, "its renewal failed", 0.0)
+    other = {"web-0": "web-1", "web-1": "web-0"}[sick]
+    done = State.RESTORED if order == "revert" else State.COMMITTED
+    ordered = getattr(conductor.tick(1.0), order)
+    assert ordered == (["web-2"] if order == "revert" else [])
+    for host in ordered:
+        conductor.ended(host, done, 2.0)
+    assert getattr(conductor.tick(2.0), order) == []
+    conductor.ended(sick, State.RESTORED, 3.0)
+    assert getattr(conductor.tick(3.0), order) == [other]
+    conductor.ended(other, done, 4.0)
+    conductor.tick(4.0)
+    assert conductor.finished or order == "commit"
+
+
+def simulate_large(hosts: int, wave_count: int, commit: str, spread: tuple[Spread, ...] = ()) -> Simulation:
     size = hosts // wave_count
-    plan = fleet({"standard": hosts}, serial=(size,), concurrency=max(size // 4, 1), commit=commit)
+    plan = fleet({"standard": hosts}, serial=(size,), concurrency=max(size // 4, 1), commit=commit, spread=spread)
+    if spread:
+        pairs = {f"standard-{number}": (("rack", str(number % 20)), ("pair", str(number // 2))) for number in range(hosts)}
+        plan = replace(plan, domains=pairs)
     assert plan.wave_count == wave_count
     simulation = Simulation(plan, {host: Fate() for host in plan.hosts}, check=False)
     assert set(simulation.run().values()) == {State.COMMITTED}
     return simulation
 
 
+@pytest.mark.parametrize("spread", [(), (Spread("rack", 1), Spread("pair", 1))], ids=["anywhere", "spread"])
 @pytest.mark.parametrize("commit", ["wave", "rollout"])
-def test_a_hundred_thousand_hosts_in_a_thousand_waves(commit, record_property, capsys):
+def test_a_hundred_thousand_hosts_in_a_thousand_waves(commit, spread, record_property, capsys):
     """The seconds are shown, not judged; that the cost grows linearly is judged by counting calls below."""
     began = time.process_time()
-    simulation = simulate_large(100_000, 1_000, commit)
+    simulation = simulate_large(100_000, 1_000, commit, spread)
     seconds = time.process_time() - began
     record_property("seconds", seconds)
     with capsys.disabled():
-        print(f" [100 000 hosts, 1 000 waves, commit {commit}: {seconds:.1f} s]", end="")
+        print(f" [100 000 hosts, 1 000 waves, commit {commit}, {len(spread)} rules: {seconds:.1f} s]", end="")
     assert len(simulation.log) == 200_000
 
 
+@pytest.mark.parametrize("spread", [(), (Spread("rack", 1), Spread("pair", 1))], ids=["anywhere", "spread"])
 @pytest.mark.parametrize("commit", ["wave", "ring", "rollout"])
-def test_the_work_per_host_does_not_grow_with_the_fleet(commit):
+def test_the_work_per_host_does_not_grow_with_the_fleet(commit, spread):
     def calls_per_host(hosts: int, wave_count: int) -> float:
         calls = 0
 
@@ -331,9 +419,31 @@ def test_the_work_per_host_does_not_grow_with_the_fleet(commit):
 
         sys.setprofile(count)
         try:
-            simulate_large(hosts, wave_count, commit)
+            simulate_large(hosts, wave_count, commit, spread)
         finally:
             sys.setprofile(None)
         return calls / hosts
 
     assert calls_per_host(4_000, 40) < 1.3 * calls_per_host(400, 4)
+
+
+@pytest.mark.parametrize("spread", [(Spread("rack", 1),), (Spread("rack", 2), Spread("pair", 1))], ids=["rack", "rack and pair"])
+def test_the_work_per_host_does_not_grow_with_the_wave(spread):
+    def calls_per_host(hosts: int) -> float:
+        calls = 0
+
+        def count(_frame, _event, _argument):
+            nonlocal calls
+            calls += 1
+
+        plan = fleet({"standard": hosts}, serial=("100%",), concurrency=40, spread=spread)
+        plan = replace(plan, domains={host: (("rack", str(number % 30)), ("pair", str(number // 2))) for number, host in enumerate(plan.hosts)})
+        simulation = Simulation(plan, {host: Fate() for host in plan.hosts}, check=False)
+        sys.setprofile(count)
+        try:
+            simulation.run()
+        finally:
+            sys.setprofile(None)
+        return calls / hosts
+
+    assert calls_per_host(4_000) < 1.3 * calls_per_host(400)

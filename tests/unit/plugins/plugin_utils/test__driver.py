@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring, Spread
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, WorkerDied
 
 NEW = "digest of the new release"
@@ -128,13 +128,14 @@ class Play:
     renew_interval: float = 600.0
     delays: dict = field(default_factory=dict)
     aborts: Callable[[Play], bool] | None = None
+    domains: dict = field(default_factory=dict)
     now: float = 0.0
     ran: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         names = [f"h{number}" for number in range(self.hosts)]
         ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
-        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held)
+        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held, self.domains)
         self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)), half_done=self.half_done)
         for host in self.half_done:
             self.answers.setdefault((host, "settle"), ("ok", {"abandoned": "t1", "drained": True, **record("old", "changing")}))
@@ -275,6 +276,15 @@ def test_a_held_host_that_is_half_done_is_put_back_and_not_let_in():
     play = Play(held={"db1": "audit"}, half_done=("db1",)).run()
     assert [task for host, task in play.ran if host == "db1"] == ["settle", "put back", "bring back"]
     assert (play.outcomes()["db1"], play.driver.wanted) == ("held", "ok")
+
+
+@pytest.mark.parametrize("spread, together", [((), True), ((Spread("pair", 1),), False), ((Spread("pair", 2),), True)])
+def test_two_half_done_hosts_of_a_pair_are_settled_one_after_the_other(spread, together):
+    domains = dict.fromkeys(("h0", "h1"), (("pair", "db"),))
+    play = Play(half_done=("h0", "h1"), ring={"spread": spread, "serial": ("100%",)}, domains={**domains, "h2": (("pair", "x"),), "h3": (("pair", "y"),)}).run()
+    settling = [host for host, task in play.ran if task in SETTLING]
+    assert settling == (["h0", "h1", "h0", "h1"] if together else ["h0", "h0", "h1", "h1"])
+    assert set(play.outcomes().values()) == {"committed"}
 
 
 def test_a_held_host_that_cannot_be_put_back_is_not_passed_over():

@@ -160,6 +160,13 @@ BAD = [
     ({"hostvars": {"a": {"rollout_ring": "night"}}}, "host a, rollout_ring"),
     ({"groups": {"rollout_early": ["a"], "rollout_critical": ["a"]}}, "host a"),
     ({"rollout_rings": [{"name": "standard"}, {"name": "night"}]}, "ring night"),
+    ({"rollout_spread": "rack"}, "rollout_spread"),
+    ({"rollout_spread": [{"by": "rack", "max": 0}]}, "rollout_spread[0].max"),
+    ({"rollout_spread": [{"by": "rack", "max": 1}]}, "host a, b, rack"),
+    ({"rollout_spread": [{"by": "rack", "max": 1}], "hostvars": {"a": {"rack": "r1"}, "b": {"rack": ""}}}, "host b, rack"),
+    ({"rollout_spread": [{"by": "rack", "max": 1}], "hostvars": {"a": {"rack": 7}, "b": {"rack": ["r1"]}}}, "host b, rack"),
+    ({"rollout_spread": [{"by": "rack", "max": 1}], "hostvars": {"a": {"rack": "r1"}, "b": {"rack": "{{ nowhere }}"}}}, "host b, rack"),
+    ({"rollout_rings": [{"name": "standard", "spread": [{"by": "rack", "max": 1}]}], "hostvars": {"a": {"rack": 7}, "b": {}}}, "host b, rack"),
     ({"hostvars": {}}, "hosts"),
     ({"problems": (Problem("play", "serial", "no"),)}, "play"),
 ]
@@ -289,6 +296,23 @@ def test_problems_of_checks_name_their_value_once():
     assert [text for _where, text in problems_of(rollout_checks=[{"type": "telepathy"}])] == [
         "host a, rollout_checks: checks[0].type: 'telepathy': allowed: http, tcp, systemd, command, file"
     ]
+
+
+def test_failure_domains_are_read_from_the_inventory_with_their_templates():
+    hostvars = {"a": {"rack": "{{ row }}", "row": "r7"}, "b": {"rack": 7}, "c": {"rack": " r7 ", "rollout_hold": True}, "d": {"rollout_hold": True}}
+    inventory = Inventory(hostvars)
+    inventory.shared.update(rollout_spread=[{"by": "rack", "max": 1}], rollout_rings=[{"name": "standard", "serial": [9], "concurrency": 9}])
+    inputs, problems = _inputs.read(inventory)
+    assert problems == []
+    assert inputs.plan.domains == {"a": (("rack", "r7"),), "b": (("rack", "7"),), "c": (("rack", "r7"),)}
+    assert inputs.notes == ()
+    inventory.hostvars["b"]["rack"] = "r7"
+    assert _inputs.read(inventory)[0].notes == ("ring standard: spread (at most 1 of a rack) lets only 1 of its hosts change at once where concurrency lets 2",)
+
+
+def test_status_needs_no_failure_domains():
+    inventory = Inventory({"a": {}}, shared={"rollout_verb": "status", "rollout_spread": [{"by": "rack", "max": 1}]})
+    assert _inputs.read(inventory)[1] == []
 
 
 def test_groups_that_look_like_rings_are_named():

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible.utils.helpers import pct_to_int
 from hypothesis import given
@@ -15,10 +17,11 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import (
     blast_radius,
     make_plan,
     rotate,
+    spread_notes,
     wave_size,
     waves,
 )
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import DEFAULT_RINGS, Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import DEFAULT_RINGS, Release, Ring, Spread
 
 RELEASE = Release("shop", "2.0", ())
 
@@ -75,6 +78,40 @@ def test_bad_membership(name, members, options, where, says):
     _plan, problems = plan_of(*members, **options)
     assert [problem.where for problem in problems] == where
     assert says in str(problems[0])
+
+
+RACK = Ring("all", "all", concurrency=3, spread=(Spread("rack", 1),))
+
+
+def test_hosts_that_say_nothing_of_their_domain_are_named_but_for_those_that_take_no_part():
+    members = [Member("a", domains=(("rack", "1"),)), Member("b"), Member("c", hold="audit"), *(Member(f"d{number}") for number in range(9))]
+    _plan, problems = plan_of(*members, rings=(RACK,), default="all", declared=False)
+    (problem,) = problems
+    assert problem.where == "host b, d0, d1, d2, d3, d4, d5, d6 and 2 more, rack"
+    assert "the ring all is spread by it" in str(problem)
+
+
+def test_each_ring_needs_only_the_domains_of_its_own_rules():
+    rings = (RACK, Ring("free", "free"))
+    placed = (("rack", "1"),)
+    plan, problems = plan_of(Member("a", ("all",), domains=placed), Member("b", ("free",)), Member("c", ("free",), domains=placed), rings=rings)
+    assert problems == []
+    assert plan.domains == {"a": (("rack", "1"),), "c": (("rack", "1"),)}
+
+
+@pytest.mark.parametrize("racks, concurrency, noted", [(1, 3, True), (2, 3, True), (3, 3, False), (1, None, False), (1, 1, False)])
+def test_a_concurrency_that_is_never_reached_is_said(racks, concurrency, noted):
+    ring = replace(RACK, concurrency=concurrency)
+    plan, problems = plan_of(*(Member(f"h{number}", domains=(("rack", str(number % racks)),)) for number in range(6)), rings=(ring,), default="all")
+    assert problems == []
+    assert bool(spread_notes(plan)) == noted
+    if noted:
+        assert spread_notes(plan)[0] == f"ring all: spread (at most 1 of a rack) lets only {racks} of its hosts change at once where concurrency lets 3"
+
+
+def test_the_data_tells_the_rules_of_spread():
+    plan, _problems = plan_of(Member("a", domains=(("rack", "1"),)), rings=(RACK,), default="all")
+    assert as_data(plan)["rings"][0]["spread"] == [{"by": "rack", "max": 1}]
 
 
 def test_the_data_tells_waves_and_blast_radius():

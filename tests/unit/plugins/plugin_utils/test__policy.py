@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Problem,
+    Spread,
     parse_release,
     parse_rings,
     release_digest,
@@ -61,6 +62,17 @@ BAD_RINGS = [
     ("rollout_rings[0].commit", [{"name": "early", "commit": "never"}]),
     ("rollout_rings[0].on_failure", [{"name": "early", "on_failure": "panic"}]),
     ("rollout_rings[0].max_fail", [{"name": "early", "max_fail": 1}]),
+    ("rollout_rings[0].spread", [{"name": "early", "spread": {"by": "rack", "max": 1}}]),
+    ("rollout_rings[0].spread", [{"name": "early", "spread": None}]),
+    ("rollout_rings[0].spread[0]", [{"name": "early", "spread": ["rack"]}]),
+    ("rollout_rings[0].spread[0]", [{"name": "early", "spread": [{"by": "rack"}]}]),
+    ("rollout_rings[0].spread[0]", [{"name": "early", "spread": [{"by": "rack", "max": 1, "min": 1}]}]),
+    ("rollout_rings[0].spread[0].by", [{"name": "early", "spread": [{"by": "my rack", "max": 1}]}]),
+    ("rollout_rings[0].spread[1].by", [{"name": "early", "spread": [{"by": "rack", "max": 1}, {"by": "rack", "max": 2}]}]),
+    ("rollout_rings[0].spread[0].max", [{"name": "early", "spread": [{"by": "rack", "max": 0}]}]),
+    ("rollout_rings[0].spread[0].max", [{"name": "early", "spread": [{"by": "rack", "max": "50%"}]}]),
+    ("rollout_rings[0].spread[0].max", [{"name": "early", "spread": [{"by": "rack", "max": 1.5}]}]),
+    ("rollout_rings[0].spread[0].max", [{"name": "early", "spread": [{"by": "rack", "max": True}]}]),
 ]
 
 
@@ -69,6 +81,14 @@ def test_bad_rings(where, raw):
     _rings, problems = parse_rings(raw)
     assert [problem.where for problem in problems] == [where]
     assert problems[0].remedy
+
+
+def test_a_rule_of_the_rollout_holds_for_rings_without_rules_of_their_own():
+    rules = (Spread("site", 2),)
+    rings, problems = parse_rings([{"name": "early"}, {"name": "late", "spread": [{"by": "rack", "max": "1"}]}, {"name": "free", "spread": []}], spread=rules)
+    assert problems == []
+    assert [ring.spread for ring in rings] == [rules, (Spread("rack", 1),), ()]
+    assert {ring.spread for ring in parse_rings(None, spread=rules)[0]} == {rules}
 
 
 def test_every_problem_is_reported_at_once():
@@ -86,7 +106,8 @@ def test_no_input_makes_the_parsers_raise(raw):
     for parse in (parse_rings, parse_release):
         _value, problems = parse(raw)
         assert all(str(problem) for problem in problems)
-    assert parse_rings([{"name": "early", "serial": raw, "soak": raw, "concurrency": raw, "commit": raw}])
+    assert parse_rings([{"name": "early", "serial": raw, "soak": raw, "concurrency": raw, "commit": raw, "spread": raw}])
+    assert parse_rings([{"name": "early", "spread": [raw, {"by": raw, "max": raw}]}])
 
 
 BAD_RELEASES = [

@@ -8,10 +8,11 @@ import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring, Spread
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 PLAN = Plan(Release("shop", "2.0", ()), (RingPlan(Ring("early", "all", (1, 2)), (("a",), ("b", "c"))),), {"d": "audit"})
 
@@ -54,6 +55,17 @@ def test_the_plan_is_shown_with_times_from_the_records():
     for part in ("at most 2 hosts (67 %)", "wave 1/2: a (shop 1.0)", "held by you: d: audit", "2.0 KiB", "1.0 GiB on a",
                  "about 40 s", "to do: 3 hosts"):  # fmt: skip
         assert part in text
+
+
+def test_the_plan_shows_where_hosts_may_not_change_together_and_how_long_that_takes():
+    ring = Ring("early", "all", (3,), spread=(Spread("rack", 1), Spread("site", 2)))
+    domains = dict.fromkeys("abc", (("rack", "r1"), ("site", "x")))
+    record = {"history": [{"outcome": "committed", "seconds": 20.0}]}
+    plan = Plan(PLAN.release, (RingPlan(ring, (("a", "b", "c"),)),), domains=domains)
+    text = "\n".join(_story.plan_lines(plan, runs(a=run(record=record)), dict.fromkeys("abc", State.WAITING)))
+    assert "at most 1 of a rack at once, at most 2 of a site at once" in text
+    assert "about 60 s" in text
+    assert _story.fork_lines(plan, 1) == []
 
 
 @pytest.mark.parametrize("forks, lines", [(1, 1), (2, 0), (50, 0)])
