@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
 
@@ -35,6 +35,7 @@ class ActionModule(ActionBase):
                 "then": {"type": "str", "choices": ["restore", "keep"], "default": "restore"},
                 "plan": {"type": "str", "default": ""},
                 "expires": {"type": "str", "default": ""},
+                "key": {"type": "path", "default": ""},
             }
         )
         place = options["ledger"] or _ledgers.default_place()
@@ -76,5 +77,12 @@ def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[s
         plan = options["plan"] or standing.plan
         if not plan:
             raise AnsibleActionFail(f"{standing.rollout} has no plan yet that could be approved. Give rollout_plan, as the verb plan prints it")
-        data.update(plan=plan, remark=options["why"], expires=options["expires"] or None)
+        expires = options["expires"] or None
+        data.update(plan=plan, remark=options["why"], expires=expires)
+        if options["key"]:
+            text = _gate_approval.approval_text(plan, user, options["why"], expires)
+            try:
+                data.update(text=text, signature=_gate_approval.sign(text, options["key"]))
+            except _gate_approval.CannotAsk as error:
+                raise AnsibleActionFail(f"{error}. Nothing was decided") from error
     return data

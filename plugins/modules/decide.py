@@ -56,6 +56,12 @@ options:
     description: For V(approve), until when it holds, such as C(2026-11-30T18:00:00Z). By default it does not expire.
     type: str
     default: ""
+  key:
+    description:
+      - For V(approve), a private SSH key of the controller without a passphrase, or a public key whose private half an SSH agent has.
+      - The approval is signed with it, as C(ssh-keygen -Y sign -n onprem-rollout) does, for gates with C(allowed_signers).
+    type: path
+    default: ""
 notes:
   - It needs no connection; with C(run_once) one host of the inventory stands for all.
 """

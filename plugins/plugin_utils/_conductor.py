@@ -66,6 +66,7 @@ class Conductor:
         self.events: deque[Event] = deque()
         self.halt: Halt | None = None
         self.paused = ""
+        self.gated: frozenset[str] = frozenset()
         self.finished = False
         self.failures = {ring.ring.name: 0 for ring in plan.rings}
         self._states: dict[str, State] = {}
@@ -79,6 +80,7 @@ class Conductor:
         self._soak_until = 0.0
         self._halt_ring: RingPlan | None = None
         self._kept = False
+        self._opened: WaveRun | None = None
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
                 run = WaveRun(hosts, ring, number, self._crowd)
@@ -111,6 +113,14 @@ class Conductor:
             return None
         run = self._waves[self._index]
         return run.plan.ring.name, run.number, self._wave_state
+
+    @property
+    def at_gate(self) -> bool:
+        """Whether the wave at work waits for its gates."""
+        if self.finished or self.halt is not None or self._wave_state is not Wave.PENDING or self._index >= len(self._waves):
+            return False
+        run = self._waves[self._index]
+        return run.plan.ring.name in self.gated and run is not self._opened and any(self._states[host] is State.WAITING for host in run.hosts)
 
     @property
     def stands_still(self) -> bool:
@@ -173,6 +183,14 @@ class Conductor:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
         self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
 
+    def open_gate(self) -> None:
+        """The wave at work may begin. A ring in L(gated) keeps every wave, of which somebody waits, until this is called."""
+        self._opened = self._waves[self._index]
+
+    def refuse(self, now: float) -> None:
+        """A gate says that the rollout may not go on."""
+        self._stop(Halt.GATE, self._waves[self._index], now)
+
     def promote(self, now: float) -> None:
         """The soak at work is over. Every host is still checked once more before its commit."""
         self._soak_until = min(self._soak_until, now)
@@ -231,6 +249,8 @@ class Conductor:
         return self._halt_ring.ring.on_failure
 
     def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
+        if self.at_gate:
+            return False
         self._open.append(run)
         return self._enter(Wave.FILLING, run, now)
 
@@ -243,7 +263,8 @@ class Conductor:
         if not run.good:
             healthy = self.halt is not None and any(wave.parked for wave in self._open)
             return self._enter(Wave.COMMITTING if healthy else Wave.JUDGED, run, now)
-        soak = run.plan.ring.soak if any(self._states[host] is not State.SKIPPED for host in run.hosts) else 0
+        new = self.halt not in (Halt.STOPPED, Halt.WAITING) and any(self._states[host] is not State.SKIPPED for host in run.hosts)
+        soak = run.plan.ring.soak if new else 0
         self._soak_until = now + soak
         if soak:
             self._tell("soak", now, run=run, detail=str(soak))

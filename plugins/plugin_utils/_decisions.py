@@ -2,45 +2,82 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What operators decide while a rollout runs, brought from the ledger to the conductor; and how long a run waits for them.
+"""What operators and gates decide while a rollout runs, brought to the conductor; and how long a run waits for them.
 
-Whoever holds the rollout, or a ledger that cannot be written, stops it between hosts: hosts in change go on to their end, nobody new is let in.
+Whoever holds the rollout, a gate that closes, and a ledger that cannot be written stop it between hosts: hosts in change go on to their
+end, nobody new is let in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Gate, Situation, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import told
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Wave
+
+ASKED = (Wave.PENDING, Wave.FILLING)  # while hosts of a wave may be let in
 
 
 class Decisions:
-    """tell hears of everything that changes. max_wait: after so many seconds in which nothing may go on, the run ends as waiting."""
+    """tell hears of everything that changes. max_wait: after so many seconds in which nothing may go on, the run ends as waiting.
 
-    def __init__(self, conductor: Conductor, journal: Journal, tell: Callable[[Event], None], max_wait: float, clock: Callable[[], float]) -> None:
+    clock: any that never runs backwards; now: seconds since 1970, for gates.
+    """
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        journal: Journal,
+        tell: Callable[[Event], None],
+        max_wait: float,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        gates: Mapping[str, Iterable[Gate]],
+        plan: str,
+        launcher: str,
+    ) -> None:
         self._conductor = conductor
         self._journal = journal
         self._tell = tell
         self._max_wait = max_wait
         self._clock = clock
+        self._now = now
+        self._gates = gates
+        self._plan = plan
+        self._launcher = launcher
         self._waits_since: float | None = None
+        self._place = ("", 0)
+        self._watched: list[tuple[Gate, Watch]] = []
+        self._answer = Answer(Verdict.PASS, "")
+        conductor.gated = frozenset(gates)
 
     def attend(self) -> None:
-        """Hear the ledger, and act. Called before every pass."""
+        """Hear the ledger, ask the gates, and act. Called before every pass."""
         if self._conductor.finished:
             return
         for entry in self._journal.listen():
             self._act(entry)
+        closed = self._ask()
         self._journal.flush()
         hold = self._journal.standing.hold
-        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else ""))
+        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else closed))
         self._wait()
+
+    def close(self) -> None:
+        """Nobody is asked any more: end what was started to find an answer."""
+        for gates in self._gates.values():
+            for gate in gates:
+                getattr(gate, "close", lambda: None)()
 
     def _act(self, entry: Entry) -> None:
         now = self._clock()
+        for _gate, watch in self._watched:
+            watch.hurry()
         if entry.kind == "abort":
             self._tell(Event("decided", now, detail=f"abort by {told(entry)}"))
             self._conductor.stop(entry.data.get("then") == "keep", now)
@@ -48,9 +85,38 @@ class Decisions:
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)
 
+    def _ask(self) -> str:
+        """Ask the gates of the wave at work, if it has any; why it may not go on, or nothing."""
+        ring, number, state = self._conductor.current or ("", 0, Wave.JUDGED)
+        if ring not in self._gates or state not in ASKED or self._conductor.halt is not None or not (self._conductor.at_gate or state is Wave.FILLING):
+            return ""
+        if self._place != (ring, number):
+            self._place = (ring, number)
+            self._watched = [(gate, Watch(self._now)) for gate in self._gates[ring]]
+            self._answer = Answer(Verdict.PASS, "")
+        situation = Situation(
+            self._plan, self._journal.standing.rollout, ring, number, self._conductor.wave_hosts, self._launcher, self._now(), self._journal.standing.approvals
+        )
+        for gate, watch in self._watched:
+            if watch.due():
+                watch.heard(gate.ask(situation))
+        self._hear(judge(watch.answer for _gate, watch in self._watched), state)
+        return "" if self._answer.verdict is Verdict.PASS else self._answer.why
+
+    def _hear(self, answer: Answer, state: Wave) -> None:
+        if (answer.verdict, answer.why) != (self._answer.verdict, self._answer.why):
+            ring, number = self._place
+            self._tell(Event("gate", self._clock(), ring=ring, wave=number, detail=f"{answer.verdict}: {answer.why}"))
+        self._answer = answer
+        if answer.verdict is Verdict.FAIL:
+            self._conductor.refuse(self._clock())
+        elif answer.verdict is Verdict.PASS and state is Wave.PENDING:
+            self._conductor.open_gate()
+
     def _pause(self, why: str) -> None:
         if why != self._conductor.paused:
-            self._tell(Event("decided", self._clock(), detail=f"nobody new is let in: {why}" if why else "goes on"))
+            if not self._conductor.at_gate:  # of a gate everybody has heard
+                self._tell(Event("decided", self._clock(), detail=f"nobody new is let in: {why}" if why else "goes on"))
             self._conductor.paused = why
 
     def _wait(self) -> None:
@@ -60,5 +126,5 @@ class Decisions:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now
-        elif now - self._waits_since >= self._max_wait:
+        if self._waits_since is not None and now - self._waits_since >= self._max_wait:
             self._conductor.give_way(now)

@@ -11,14 +11,17 @@ Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depend
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _gates, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Gate
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_window import WindowGate, future_problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     LEASE,
     WHOLE,
@@ -59,6 +62,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     ledger: str = ""
     audit: bool = False
+    gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     replan: bool = False
     max_wait: float = 1800.0
 
@@ -117,8 +121,30 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
         ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
         replan=switch(source, shared, "rollout_replan", "", problems),
+        gates=_gates_of(rings, value("rollout_gates", None), problems) if verb != "status" else {},
     )  # fmt: skip
     return inputs, problems
+
+
+def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> dict[str, tuple[Gate, ...]]:
+    """The gates of each ring: those of all rings first."""
+    shared, found = _gates.parse(common, "rollout_gates")
+    problems += found
+    gates = {}
+    for index, ring in enumerate(rings):
+        own, found = _gates.parse(list(ring.gates), f"rollout_rings[{index}].gates")
+        problems += found
+        for name in sorted({gate.name for gate in shared} & {gate.name for gate in own}):
+            problems.append(Problem(f"rollout_rings[{index}].gates", name, "is the name of a gate in rollout_gates too; give every gate its own"))
+        if shared or own:
+            gates[ring.name] = (*shared, *own)
+            if ring.commit in ("ring", "rollout"):
+                remedy = "hosts cannot stay uncommitted while a gate waits for people or a time: write host or wave"
+                problems.append(Problem(f"rollout_rings[{index}].commit", ring.commit, remedy))
+    for gate in {gate.name: gate for all_of_them in gates.values() for gate in all_of_them}.values():
+        problem = future_problem(gate, time.time()) if isinstance(gate, WindowGate) else None
+        problems += [problem] if problem else []
+    return gates
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:

@@ -27,11 +27,15 @@ class Journal:
     def __init__(self, ledger: Ledger, rollout: str, clock: Callable[[], float]) -> None:
         self.standing = Standing(rollout)
         self.head: Head = START
-        self.trouble = ""
+        self._unwritten = self._unread = ""
         self._ledger = ledger
         self._clock = clock
         self._pending: deque[Event] = deque()
         self._write_at = self._listen_at = float("-inf")
+
+    @property
+    def trouble(self) -> str:
+        return self._unwritten or self._unread
 
     def open(self) -> None:
         """Read what the ledger holds; LedgerError or BrokenChain where a rollout must not begin."""
@@ -51,22 +55,25 @@ class Journal:
             self.note("wave", **place, state=event.detail if event.kind == "wave" else f"soaks {event.detail} s")
         elif event.kind == "ended":
             self.note("host", **place, host=event.host, state=str(event.state), why=event.detail)
+        elif event.kind == "gate":
+            verdict, _colon, why = event.detail.partition(": ")
+            self.note("gate", **place, verdict=verdict, why=why)
         elif event.kind == "halted":
             self.note("halted", **place, why=event.detail)
 
     def flush(self, at_once: bool = False) -> bool:
         """Write what was noted; False while that cannot be. After a failure the next try is C(RETRY) seconds away, unless C(at_once)."""
         if not self._pending:
-            return not self.trouble
-        if self.trouble and not at_once and self._clock() < self._write_at:
+            return True
+        if self._unwritten and not at_once and self._clock() < self._write_at:
             return False
         try:
             self.head = self._ledger.append(list(self._pending))
         except LedgerError as error:
-            self.trouble, self._write_at = str(error), self._clock() + RETRY
+            self._unwritten, self._write_at = str(error), self._clock() + RETRY
             return False
         self._pending.clear()
-        self.trouble = ""
+        self._unwritten = ""
         return True
 
     def listen(self) -> list[Entry]:
@@ -77,8 +84,9 @@ class Journal:
         try:
             heard = self._ledger.news()
         except (LedgerError, BrokenChain) as error:
-            self.trouble = str(error)
+            self._unread = str(error)
             return []
+        self._unread = ""
         for entry in heard:
             self.standing.hear(entry)
         return [entry for entry in heard if entry.rollout == self.standing.rollout]

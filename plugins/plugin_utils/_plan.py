@@ -187,6 +187,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
                 "require_drill": ring.ring.require_drill,
+                "gates": list(ring.ring.gates),
                 "spread": [{"by": rule.by, "max": rule.max} for rule in ring.ring.spread],
                 "waves": [list(wave) for wave in ring.waves],
             }

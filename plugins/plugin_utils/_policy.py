@@ -62,6 +62,7 @@ class Ring:
     max_failures: the ring is halted when failures > max_failures.
     soak: seconds a wave must stay healthy before it is committed.
     require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
+    gates: what each of its waves waits for, as written; L(_gates.parse) reads it.
     spread: the failure domains of which only so many hosts may be in change at once.
     """
 
@@ -74,6 +75,7 @@ class Ring:
     commit: str = "wave"
     on_failure: str = "restore_wave"
     require_drill: bool = False
+    gates: tuple[Any, ...] = ()
     spread: tuple[Spread, ...] = ()
 
 
@@ -157,6 +159,7 @@ def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
         require_drill=_flag(raw.get("require_drill", False), f"{where}.require_drill", problems),
+        gates=_gates(raw.get("gates"), f"{where}.gates", problems),
         spread=parse_spread(raw["spread"], f"{where}.spread", problems) if "spread" in raw else spread,
     )
 
@@ -182,6 +185,15 @@ def parse_spread(raw: Any, where: str, problems: list[Problem]) -> tuple[Spread,
         else:
             rules.append(Spread(by, most))
     return tuple(rules)
+
+
+def _gates(raw: Any, where: str, problems: list[Problem]) -> tuple[Any, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        problems.append(Problem(where, raw, "write a list of gates, each with a type"))
+        return ()
+    return tuple(raw)
 
 
 def _serial(raw: Any, where: str, problems: list[Problem]) -> tuple[int | str, ...]:

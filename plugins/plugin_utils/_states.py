@@ -75,6 +75,7 @@ class Halt(str, Enum):
     UNFIT = "unfit"
     OUTAGE = "outage"
     UNPROVEN = "unproven"
+    GATE = "gate"
     ABORTED = "aborted"
     STOPPED = "stopped"
     WAITING = "waiting"

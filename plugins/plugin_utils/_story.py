@@ -25,6 +25,7 @@ HALTS = {
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
+    Halt.GATE: "a gate says that it may not go on",
     Halt.STOPPED: "an operator aborted it",
     Halt.WAITING: "it waits",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
@@ -87,6 +88,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"soak {span(policy.soak)}"] if policy.soak else []
         how += ["requires a drill"] if policy.require_drill else []
+        how += [f"gates {', '.join(clean(gate.get('name') or gate.get('type')) for gate in policy.gates)}"] if policy.gates else []
         how += [f"at most {rule.max} of a {rule.by} at once" for rule in policy.spread]
         how += [f"commit by {policy.commit}", f"on failure {policy.on_failure}"]
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
@@ -249,6 +251,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}" if detail != Halt.WAITING.value else f"{where}: this run waits no longer",
         "decided": detail,
+        "gate": f"{where}: {detail}",
     }.get(event.kind)
 
 

@@ -86,7 +86,10 @@ class StrategyModule(HostPinned):
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
             self._journal = self._open_journal(release)
-            decisions = Decisions(conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic)
+            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
+            decisions = Decisions(
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+            )  # fmt: skip
         self._driver = Driver(
             conductor,
             self._core,
@@ -116,6 +119,8 @@ class StrategyModule(HostPinned):
             self._last_words()
             raise
         finally:
+            if decisions:
+                decisions.close()
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
         self._driver.withdraw_rest()

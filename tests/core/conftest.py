@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _timer
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import replay
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
@@ -141,6 +142,11 @@ class Fleet:
 
     def untouched(self, host: str) -> bool:
         return self.is_as_before(host) and not self.record(host)
+
+    def ledger(self) -> list[Any]:
+        """Every event of the ledger, the chain checked."""
+        path = self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+        return list(replay(path.read_text().splitlines())) if path.exists() else []
 
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})

@@ -10,18 +10,11 @@ import time
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import replay
-
 ONE_BY_ONE = [{"name": "standard", "serial": [1]}]
 
 
-def ledger(hosts):
-    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
-    return list(replay(path.read_text().splitlines())) if path.exists() else []
-
-
 def said(hosts, kind):
-    return [entry.data for entry in ledger(hosts) if entry.kind == kind]
+    return [entry.data for entry in hosts.ledger() if entry.kind == kind]
 
 
 def eventually(condition, process, timeout=60):
@@ -52,7 +45,7 @@ def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(f
     assert "nobody new is let in: held by" in result.out
     assert ": a sale" in result.out
     assert [event["how"] for event in said(hosts, "finished")] == ["ok"]
-    kinds = [entry.kind for entry in ledger(hosts)]
+    kinds = [entry.kind for entry in hosts.ledger()]
     assert kinds.index("hold") < kinds.index("resume") < [index for index, kind in enumerate(kinds) if kind == "host"][1]
 
 
@@ -94,7 +87,7 @@ def test_a_promotion_ends_the_soak(fleet):
 def test_every_host_proves_the_ledger_of_its_change(fleet):
     hosts = fleet(standard=2)
     assert hosts.run(rollout_rings=ONE_BY_ONE).rc == 0
-    heads = {entry.head.number: entry.head.sha256 for entry in ledger(hosts)}
+    heads = {entry.head.number: entry.head.sha256 for entry in hosts.ledger()}
     anchors = [hosts.record(host)["transaction"]["anchor"] for host in hosts.hosts]
     assert [heads[anchor["number"]] for anchor in anchors] == [anchor["sha256"] for anchor in anchors]
     assert len({anchor["number"] for anchor in anchors}) == 2

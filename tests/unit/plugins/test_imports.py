@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
-PURE = {"_commands", "_waverun", "_policy", "_settling", "_spread", "_plan", "_conductor", "_story"}
+PURE = {
+    "_audit", "_commands", "_conductor", "_gate", "_ledger", "_plan", "_policy", "_replan", "_settling",
+    "_spread", "_standing", "_states", "_story", "_waverun",
+}  # fmt: skip
 PURE_STDLIB = {
-    "__future__", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "heapq", "itertools", "json", "re", "shlex", "typing",
+    "__future__", "collections", "collections.abc", "dataclasses", "datetime", "enum", "hashlib", "heapq", "itertools", "json", "re", "shlex", "typing",
 }  # fmt: skip
 OURS = "ansible_collections.onprem.rollout.plugins."
 # What a plugin of each kind is made of in every collection; anything else of core's belongs into _core.py.

@@ -1,0 +1,219 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Operators and gates against a real conductor and a real ledger file; the hosts are simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, State
+
+PASS, HOLD, FAIL = (Answer(verdict, f"it says {verdict}") for verdict in (Verdict.PASS, Verdict.HOLD, Verdict.FAIL))
+
+
+@dataclass
+class Says:
+    """A gate that is told what to say, and remembers what it was asked."""
+
+    answer: Answer
+    name: str = "board"
+    asked: list = field(default_factory=list)
+    closed: bool = False
+
+    def ask(self, situation):
+        self.asked.append(situation)
+        return self.answer
+
+    def close(self):
+        self.closed = True
+
+
+class World:
+    def __init__(self, place, waves, gates=(), max_wait=30.0, **policy):
+        self.place, self.now, self.told = place, 1000.0, []
+        ring = Ring("standard", "standard", **policy)
+        self.conductor = Conductor(Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves),)))
+        journal = Journal(LedgerFile(str(place), "ada", self.clock), "shop-2.0", self.clock)
+        journal.open()
+        self.decisions = Decisions(
+            self.conductor, journal, self.tell, max_wait, self.clock, self.clock, {"standard": gates} if gates else {}, "p1", "ada"
+        )  # fmt: skip
+        self.tell_journal = journal.hear
+
+    def clock(self):
+        return self.now
+
+    def tell(self, event):
+        self.told.append(event.detail)
+        self.tell_journal(event)
+
+    def decide(self, kind, **data):
+        LedgerFile(str(self.place), "bob", self.clock).append([Event(kind, "shop-2.0", data)])
+
+    def step(self, seconds=1.0):
+        """One pass of the driver. Hosts that are let in park at once, those that commit are committed, those that go back are restored."""
+        self.now += seconds
+        self.decisions.attend()
+        orders = self.conductor.tick(self.now)
+        for host in orders.admit:
+            self.conductor.parked(host, self.now)
+        for host in orders.commit:
+            self.conductor.ended(host, State.COMMITTED, self.now)
+        for host in orders.revert:
+            self.conductor.ended(host, State.RESTORED, self.now)
+        while self.conductor.events:
+            self.tell(self.conductor.events.popleft())
+        return orders
+
+    def steps(self, number=12):
+        for _step in range(number):
+            self.step()
+
+    def states(self):
+        return {host: str(state) for host, state in self.conductor.states().items()}
+
+
+@pytest.fixture
+def world(tmp_path):
+    return lambda *waves, **options: World(tmp_path / "ledger.jsonl", waves, **options)
+
+
+def test_a_hold_lets_nobody_new_in_and_a_resume_does(world):
+    found = world(("a",), ("b",))
+    found.step()
+    found.decide("hold", why="a sale")
+    found.steps()
+    assert found.states() == {"a": "committed", "b": "waiting"}
+    assert "nobody new is let in: held by bob: a sale" in found.told
+    found.decide("resume")
+    found.steps()
+    assert found.states() == {"a": "committed", "b": "committed"}
+
+
+def test_a_run_that_may_not_go_on_ends_after_its_wait_and_not_before(world):
+    found = world(("a",), max_wait=30.0)
+    found.decide("hold")
+    found.step()
+    for _second in range(29):
+        found.step()
+    assert not found.conductor.finished
+    found.steps(3)
+    assert (found.conductor.finished, found.conductor.halt, found.states()) == (True, Halt.WAITING, {"a": "held"})
+
+
+def test_a_soak_goes_on_while_the_rollout_is_held_and_is_no_wait(world):
+    found = world(("a",), ("b",), soak=100.0, max_wait=30.0)
+    found.step()
+    found.decide("hold")
+    found.steps(95)
+    assert not found.conductor.finished
+    found.steps(12)
+    assert found.states()["a"] == "committed"
+    found.steps(40)
+    assert (found.conductor.halt, found.states()) == (Halt.WAITING, {"a": "committed", "b": "held"})
+
+
+@pytest.mark.parametrize("then, state", [("restore", "restored"), ("keep", "committed")])
+def test_an_abort_ends_the_rollout_and_its_soak(world, then, state):
+    found = world(("a", "b"), ("c",), soak=1000.0)
+    found.step()
+    found.decide("abort", then=then, why="a bug")
+    found.steps(6)
+    assert (found.conductor.finished, found.conductor.halt) == (True, Halt.STOPPED)
+    assert found.states() == {"a": state, "b": state, "c": "held"}
+    assert "abort by bob: a bug" in found.told
+
+
+def test_a_promotion_ends_one_soak(world):
+    found = world(("a",), ("b",), soak=1000.0)
+    found.steps(2)
+    found.decide("promote")
+    found.steps(6)
+    assert found.states() == {"a": "committed", "b": "parked"}
+
+
+def test_a_gate_is_asked_for_every_wave_before_its_first_host(world):
+    gate = Says(HOLD)
+    found = world(("a",), ("b", "c"), gates=[gate], max_wait=1000.0)
+    found.steps(5)
+    assert found.states() == {"a": "waiting", "b": "waiting", "c": "waiting"}
+    assert {(asked.plan, asked.ring, asked.wave, asked.hosts, asked.launcher) for asked in gate.asked} == {("p1", "standard", 1, ("a",), "ada")}
+    gate.answer = PASS
+    found.steps(6)
+    assert set(found.states().values()) == {"committed"}
+    assert {asked.wave for asked in gate.asked} == {1, 2}
+    assert [told for told in found.told if "it says" in told] == ["hold: it says hold", "pass: it says pass", "pass: it says pass"]
+
+
+def test_a_gate_that_fails_halts_and_one_that_holds_waits(world):
+    found = world(("a",), gates=[Says(FAIL)])
+    found.steps(3)
+    assert (found.conductor.halt, found.states()) == (Halt.GATE, {"a": "held"})
+
+
+def test_a_gate_that_holds_ends_the_run_as_waiting(world):
+    found = world(("a",), gates=[Says(HOLD)], max_wait=0.0)
+    found.steps(3)
+    assert (found.conductor.halt, found.conductor.paused) == (Halt.WAITING, "it says hold")
+
+
+def test_a_gate_that_closes_in_mid_wave_lets_nobody_else_in(world):
+    gate = Says(PASS)
+    found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=1000.0)
+    found.now += 1
+    found.decisions.attend()
+    assert found.conductor.tick(found.now).admit == ["a"]
+    gate.answer = HOLD
+    found.now += 40  # a pass is believed for 30 s
+    found.conductor.parked("a", found.now)
+    found.steps(3)
+    assert found.states() == {"a": "parked", "b": "waiting"}
+    gate.answer = PASS
+    found.steps(4)
+    assert set(found.states().values()) == {"committed"}
+
+
+def test_waves_of_which_nobody_waits_need_no_gate(world):
+    gate = Says(FAIL)
+    found = world(("a",), gates=[gate])
+    found.conductor.ended("a", State.SKIPPED, found.now)
+    found.steps(3)
+    assert (found.conductor.halt, gate.asked) == (None, [])
+
+
+def test_gates_are_closed_at_the_end(world):
+    gate = Says(HOLD)
+    found = world(("a",), gates=[gate])
+    found.decisions.close()
+    assert gate.closed
+
+
+def test_a_ledger_that_cannot_be_written_lets_nobody_in_until_it_can(world):
+    found = world(("a",), ("b",), max_wait=1000.0)
+    found.place.mkdir()
+    found.steps(10)
+    assert found.states() == {"a": "waiting", "b": "waiting"}
+    assert "ledger.jsonl cannot be read: Is a directory" in found.conductor.paused
+    found.place.rmdir()
+    found.step()
+    found.place.unlink(missing_ok=True)
+    found.place.mkdir()
+    found.steps(10)
+    assert found.states() == {"a": "committed", "b": "waiting"}, "who was let in goes on to its end"
+    found.place.rmdir()
+    found.steps(8)
+    assert set(found.states().values()) == {"committed"}
+    kinds = [entry.kind for entry in LedgerFile(str(found.place), "", found.clock).entries()]
+    assert kinds.count("host") == 2, "nothing was forgotten"
