@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,8 @@ class Fleet:
         environment = {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "HOME": str(self.root),
+            "TMPDIR": tempfile.gettempdir(),
+            "ANSIBLE_REMOTE_TMP": f"{self.root}/.ansible/tmp",
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(REPO / ".build")),
             "ANSIBLE_ROLES_PATH": str(HERE / "roles"),
