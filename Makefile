@@ -36,7 +36,7 @@ test-integration: tree ## Modules and roles against this machine, on every ansib
 
 test-core: tree ## The strategy and the role on every ansible-core that can run here
 	@$(tools)/prepare python tests
-	@$(tools)/on-cores python -m pytest -p no:cacheprovider -q -n 2 tests/core
+	@$(tools)/on-cores python -m pytest -p no:cacheprovider -q -n 2 --dist worksteal tests/core
 
 test-fleet: tree ## Molecule: six systemd hosts in podman, over SSH (root)
 	@$(tools)/prepare python tests fleet

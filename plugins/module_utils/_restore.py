@@ -194,6 +194,7 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
     problems = []  # type: List[str]
     if options.get("packages"):
         result["packages"], problems = _packages.put_back(state_dir, transaction["snapshot"], _packages.manager_of(command))
+    _services.retire(transaction.get("services") or {}, command)
     found = _providers.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
     result["files"] = _count(found)
     problems += _services.put_back(transaction.get("services") or {}, command)

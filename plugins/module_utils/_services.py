@@ -108,6 +108,16 @@ def put_back(wanted: States, command: Command = run) -> List[str]:
     return problems
 
 
+def retire(wanted: States, command: Command = run) -> None:
+    """Disable and stop the units that the change brought, while their files still say how. What does not work here shows in put_back()."""
+    brought = sorted(unit for unit, before in wanted.items() if not before["active"] and not before["file"])
+    for unit, block in _show(brought, command).items():
+        now = _state(block)
+        verbs = (["disable"] if now["file"] == "enabled" else []) + (["stop"] if now["active"] else [])
+        for verb in verbs:
+            command(SYSTEMCTL + [verb, "--", unit], PATIENCE)
+
+
 def rerun(argv: List[str], command: Command = run) -> List[str]:
     """Run the operator's own restart command; what did not work, as sentences."""
     if not argv:

@@ -105,7 +105,7 @@ class HostRun:
         """Whether it was the fetch that sent the host back: not one that the payload made up for, before something else failed."""
         if report.kind in ("ok", "failed") and not self.restoring:
             unfetched = report.kind == "failed" and report.data.get("reason") == "fetch"
-            self.outage = unfetched and (report.verb == "archive" or (report.verb == "retry" and self.outage))
+            self.outage = unfetched and (report.verb in ("archive", "container") or (report.verb == "retry" and self.outage))
 
     def _after_settle(self, report: Report) -> None:
         if self.settling and no_answer(report):

@@ -34,6 +34,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     switch,
     told_apart,
 )
+from ansible_collections.onprem.rollout.plugins.plugin_utils._payloads import ARCHIVE, BUILT_IN, payload_problems, setting
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, first, make_plan, spread_notes
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Problem,
@@ -44,7 +45,6 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     parse_spread,
 )
 
-ARCHIVE = "onprem.rollout.archive"
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
@@ -158,7 +158,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
     judged: dict[tuple[Any, ...], Any] = {}
     roles: set[tuple[str, str]] = set()
     irreversible: dict[str, list[str]] = {}
-    archives: dict[tuple[str, ...] | None, str] = {}
+    payloads: dict[tuple[Any, ...], str] = {}
     shared = source.variables(source.hosts[0])
     rules = {rule.by: None for ring in rings for rule in ring.spread}
     for host in source.hosts:
@@ -184,8 +184,8 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         if verb != "status":
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
-                if role == ARCHIVE and name == "rollout_payload":
-                    archives.setdefault(_archive_place(source, variables), host)
+                if role in BUILT_IN and name == "rollout_payload":
+                    payloads.setdefault((role, *setting(role, source, variables, release)), host)
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
@@ -200,7 +200,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
-    problems += archive_problems(release, archives)
+    problems += payload_problems(release, payloads)
     for reason, hosts in irreversible.items():
         where = f"host {first(hosts)}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
@@ -260,30 +260,6 @@ def _pin(raw: Any, version: str) -> tuple[str | None, str]:
     except InvalidVersion:
         return None, f"the version {version} of the release has no order; pin to exactly one version"
     return (None if fits else f"pinned to {pin}"), ""
-
-
-def _archive_place(source: Source, variables: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Where the built-in payload installs and which paths a snapshot has; None when only the host can tell, or it is a problem of its own."""
-    try:
-        dest = str(source.template(variables.get("archive_dest"), variables) or "")
-        paths = [os.path.normpath(str(path)) for path in source.template(variables.get("rollout_paths"), variables) or []]
-    except (ValueError, TypeError):
-        return None
-    return (os.path.normpath(dest) if dest else "", *paths)
-
-
-def archive_problems(release: Release, archives: Mapping[tuple[str, ...] | None, str]) -> list[Problem]:
-    """What the built-in payload needs: an artifact, and a directory that a restore can put back. archives: places, each with its first host."""
-    problems: list[Problem] = []
-    for place, host in archives.items():
-        where, (dest, *paths) = f"host {host}, archive_dest", place or ("/", "/")
-        if not dest:
-            problems.append(Problem(where, dest, f"{ARCHIVE} needs the directory to install into"))
-        elif not any(dest == path or dest.startswith(path.rstrip("/") + "/") for path in paths):
-            problems.append(Problem(where, dest, "is in none of rollout_paths, so that nothing of it could be restored; add it there"))
-    if archives and not release.artifacts:
-        problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
-    return problems
 
 
 def role_problems(role: str, where: str, source: Source) -> list[Problem]:

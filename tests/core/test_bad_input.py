@@ -55,6 +55,11 @@ CASES = [
         {"rollout_payload": "onprem.rollout.archive", "rollout_release": release("nowhere.tar.gz")},
         ["nowhere.tar.gz", "No such file", "looked for in"],
     ),
+    (
+        "container",
+        {"rollout_payload": "onprem.rollout.container", "container_image": "registry.example.com/shop:2.0"},
+        ["container_image: 'registry.example.com/shop:2.0'", "a tag may be another image tomorrow", "/etc/systemd/system/", "rollout_services"],
+    ),
     ("archive without artifact", {"rollout_payload": "onprem.rollout.archive"}, ["rollout_release.artifacts"]),
 ]
 

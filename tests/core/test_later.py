@@ -113,6 +113,6 @@ def test_waits_that_cannot_be_are_bad_input(fleet):
     result = hosts.run(rollout_retry_wait=2000, rollout_retry_for=200000)
     text = " ".join(result.out.split())
     assert result.rc == 1
-    assert "rollout_retry_wait: '2000': must be shorter than rollout_lease (1800 s)" in text
-    assert "rollout_retry_for: '200000': must be at most 40 times rollout_retry_wait (2000 s)" in text
+    assert "rollout_retry_wait: 2000: must be shorter than rollout_lease (1800 s)" in text
+    assert "rollout_retry_for: 200000: must be at most 40 times rollout_retry_wait (2000 s)" in text
     assert hosts.untouched("standard0")

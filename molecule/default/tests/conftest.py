@@ -35,8 +35,7 @@ def all_hosts(inventory: Path) -> Fleet:
 def fleet(all_hosts: Fleet) -> Iterator[Fleet]:
     """Every host, reachable and running; what a case does to them from outside is undone after it."""
     yield all_hosts
-    for host in all_hosts:
-        host.recover()
+    all_hosts.recover()
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Picture:
 
 def take(host: Host) -> Picture:
     script = (HERE / "files" / "look.sh").read_bytes()
-    found = subprocess.run(["podman", "exec", "-i", host.container, "sh", "-s"], input=script, stdout=subprocess.PIPE, check=True, timeout=30)
+    found = subprocess.run(host.inside("sh", "-s"), input=script, stdout=subprocess.PIPE, check=True, timeout=30)
     entries, digests, record, payload, unit = found.stdout.decode(errors="surrogateescape").split("--\0")
     sums = {line[66:]: line[:64] for line in digests.split("\0") if line}
     files: Files = {}  # without the unit files of the revert timer, which stay, and may not be enabled when nothing is half done
@@ -100,9 +100,7 @@ class Shop:
         script = (HERE / "files" / "reset.sh").read_text()
 
         def one(host: Host) -> Picture:
-            subprocess.run(
-                ["podman", "exec", "-i", host.container, "sh", "-c", script], input=releases.by_hand(host.ring), check=True, timeout=60, capture_output=True
-            )
+            subprocess.run(host.inside("sh", "-c", script), input=releases.by_hand(host.ring), check=True, timeout=60, capture_output=True)
             self.await_version(host, releases.INSTALLED)
             return take(host)
 

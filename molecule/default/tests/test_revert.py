@@ -160,7 +160,7 @@ def test_the_console_without_network_and_controller(shop: Shop) -> None:
 
     done = host.run(f"{PROGRAM} restore").stdout
     assert "check shop is healthy: ok" in done, done
-    assert not units(host)
+    eventually(lambda: not units(host), "a timer that had just fired to find nothing to do")
     host.heal()
     record = shop.verify({"web1": f"restored {GOOD}"}, hosts=["web1"])["web1"].record
     assert record["history"][-1]["reverted_by"] == "console"

@@ -18,6 +18,7 @@ from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults i
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import (
     MEMORY,
     NEW,
+    PACE,
     UNIQUE,
     Host,
     fingerprint,
@@ -209,7 +210,7 @@ def test_damage_is_found_and_such_a_snapshot_is_not_last_known_good(provider):
     assert _providers.drop(host.state_dir, "s1")
 
 
-def steps(prepare, action, judge, stride=1):
+def steps(prepare, action, judge, stride=PACE):
     """Kill C(action) at every changing call, or at some, each time on a host that C(prepare) made ready again."""
     for step in range(1, 1000, stride):
         prepare()

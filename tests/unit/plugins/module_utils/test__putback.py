@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ansible_collections.onprem.rollout.plugins.module_utils import _objects, _putback, _snapshot
 from ansible_collections.onprem.rollout.plugins.module_utils._compare import differences
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
-from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import as_nobody, fingerprint, upgrade, write
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import PACE, as_nobody, fingerprint, upgrade, write
 
 NAMES = st.sampled_from([b"a", b"b", b"current", b"x y", b"\xff\xfe", "h\u00e9".encode(), b"-rf", b"new\nline", b".hidden"])
 MODES = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2750, 0o400, 0o000, 0o1777])
@@ -101,7 +101,7 @@ def change(top, what, index, name, tree, mode, time):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="plants modes that shut out everybody but root; runs as root, as in make test and CI")
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120 // PACE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(old=st.dictionaries(NAMES, TREES, max_size=4), prior=CHANGES, times=st.lists(TIMES, min_size=1, max_size=5), changes=CHANGES)
 def test_any_tree_comes_back_from_any_change(old, prior, times, changes):
     place = tempfile.mkdtemp()

@@ -69,6 +69,16 @@ def test_units_become_what_they_were(before, now, calls):
     assert systemctl.calls == ["daemon-reload"] + switched + ["reset-failed a"] + calls[len(switched) :]
 
 
+def test_units_that_the_change_brought_are_ended_while_their_files_say_how():
+    wanted = {"old": {"active": True, "file": "enabled"}, "off": {"active": False, "file": "disabled"}, "new": {"active": False, "file": ""}}
+    systemctl = Systemctl(dict.fromkeys(wanted, ("active", "enabled")))
+    _services.retire(wanted, systemctl)
+    assert systemctl.calls == ["disable new", "stop new"]
+    gone = Systemctl({})
+    _services.retire(wanted, gone)
+    assert gone.calls == []
+
+
 def test_what_did_not_work_is_told_and_the_rest_is_done():
     wanted = {"a": {"active": True, "file": "enabled"}, "b": {"active": False, "file": ""}}
     systemctl = Systemctl({"a": ("failed", "enabled"), "b": ("active", "enabled")}, broken=["restart"])

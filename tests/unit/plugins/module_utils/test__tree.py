@@ -41,7 +41,7 @@ def test_a_thing_is_described_as_what_it_is(tmp_path, top, kind):
         assert found["mode"] == status.st_mode & 0o7777
 
 
-@pytest.mark.parametrize("content", [b"", b"x", bytes(4096), bytes(10000), b"a" + bytes(9000) + b"b", bytes(3 * 1024 * 1024) + b"end"])
+@pytest.mark.parametrize("content", [b"", b"x", bytes(4096), bytes(10000), b"a" + bytes(9000) + b"b", bytes(3 * 1024 * 1024) + b"end"], ids=len)
 @pytest.mark.parametrize("sparse", [False, True])
 def test_what_is_pumped_arrives_with_or_without_holes(tmp_path, content, sparse):
     (tmp_path / "source").write_bytes(content)

@@ -575,12 +575,13 @@ def test_only_a_restore_can_say_that_a_restore_failed():
     "later, halt",
     [
         ([("archive", OUTAGE)], "outage"),
+        ([("container", OUTAGE)], "outage"),
         ([("archive", OUTAGE), ("retry", OUTAGE)], "outage"),
         ([("archive", OUTAGE), ("", ("ok", {})), ("health", BROKEN)], "failures"),
         ([("archive", OUTAGE), ("health", BROKEN)], "failures"),
         ([("", OUTAGE), ("retry", OUTAGE)], "failures"),
     ],
-    ids=["fetch", "fetch and retry", "rescued", "rescued by nothing", "not our fetch"],
+    ids=["fetch", "fetch of an image", "fetch and retry", "rescued", "rescued by nothing", "not our fetch"],
 )
 def test_an_outage_is_the_failure_that_sends_the_host_back_and_no_earlier_one(later, halt):
     play = Play(hosts=1, delays={("h0", "payload"): 2}, answers={("h0", "payload"): BROKEN})

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs
+from ansible_collections.onprem.rollout.plugins.plugin_utils._payloads import BUILT_IN, CONTAINER
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
 CHECKS = [{"name": "web", "type": "tcp", "port": 80}]
@@ -31,7 +32,7 @@ class Inventory:
     hostvars: dict[str, dict]
     groups: dict[str, list[str]] = field(default_factory=dict)
     shared: dict = field(default_factory=lambda: dict(SHARED))
-    roles: tuple[str, ...] = ("my.payload", _inputs.ARCHIVE)
+    roles: tuple[str, ...] = ("my.payload", *BUILT_IN)
     limited: bool = False
     problems: tuple[Problem, ...] = ()
 
@@ -106,6 +107,13 @@ def test_a_version_that_has_no_order_can_only_be_pinned_exactly():
     assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host b, rollout_pin"]
 
 
+IMAGE = "registry.example.com/shop@sha256:" + "0" * 64
+CONTAINED = {
+    "rollout_payload": CONTAINER,
+    "rollout_paths": ["/etc/containers/systemd", "/etc/systemd/system/shop.service"],
+    "rollout_services": ["shop"],
+    "container_image": IMAGE,
+}
 PROGRAMS = {action: ["true"] for action in ("take", "restore", "drop", "verify")}
 BAD = [
     ({"hostvars": {"a": {"rollout_pin": "about 2"}}}, "host a, rollout_pin"),
@@ -155,6 +163,13 @@ BAD = [
     ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/srv/shop", "rollout_release": WITH_ARTIFACT}, "host a, archive_dest"),
     ({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shopping", "rollout_release": WITH_ARTIFACT}, "host a, archive_dest"),
     ({"hostvars": {"a": {}, "b": {"rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop/app"}}}, "rollout_release.artifacts"),
+    ({**CONTAINED, "container_image": "registry.example.com/shop:2.0"}, "host a, container_image"),
+    ({**CONTAINED, "container_image": None}, "host a, container_image"),
+    ({**CONTAINED, "container_name": "shop --rm"}, "host a, container_name"),
+    ({**CONTAINED, "container_runner": "compose"}, "host a, container_runner"),
+    ({**CONTAINED, "rollout_paths": ["/etc/containers/systemd"]}, "host a, rollout_paths"),
+    ({**CONTAINED, "rollout_paths": ["/etc/systemd/system"], "container_runner": "quadlet"}, "host a, rollout_paths"),
+    ({**CONTAINED, "rollout_services": ["shop.socket"]}, "host a, rollout_services"),
     ({"rollout_release": {"name": "shop", "version": "2.0", "variables": {"my-var": 1}}}, "rollout_release.variables"),
     ({"rollout_reconnect_timeout": "soon"}, "rollout_reconnect_timeout"),
     ({"hostvars": {"a": {"rollout_ring": "night"}}}, "host a, rollout_ring"),
@@ -272,6 +287,20 @@ def test_what_cannot_be_undone_is_named_with_its_hosts_once_for_each_reason():
 def test_waits_for_a_payload_that_cannot_be(changes, where):
     assert f"host a, {where}" in [place for place, _text in problems_of(**changes)]
     assert problems_of(rollout_retry_wait=5, rollout_retry_for=200) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"container_image": "{{ nowhere }}"},
+        {"container_image": "", "rollout_release": {"name": "shop", "version": "2.0", "variables": {"container_image": IMAGE}}},
+        {"rollout_paths": ["/etc/systemd/system"], "container_runner": "unit"},
+        {"container_name": "till", "rollout_services": ["till.service"], "rollout_paths": ["/etc"]},
+    ],
+)
+def test_a_container_that_a_restore_can_put_back(changes):
+    assert problems_of(**{**CONTAINED, **changes}) == []
 
 
 def test_where_an_archive_goes_is_judged_on_every_host_and_told_once_for_each_place():
