@@ -41,6 +41,7 @@ class HostAction(ActionBase):
 def with_identity(given: dict[str, Any]) -> dict[str, Any]:
     """The host keeps who the release is, not its artifacts and variables, which may hold secrets."""
     release = given.get("release")
-    if isinstance(release, Mapping) and "digest" not in release:
-        given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": release_digest(release)}
+    if isinstance(release, Mapping):
+        digest = release.get("digest") or release_digest(release)
+        given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": digest}
     return given

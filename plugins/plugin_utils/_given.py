@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _services
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _provider
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import TOLD, Problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Traits, traits
 
 LEASE = 1800.0
 TRIES = 40  # core nests every try in the one before
 WHOLE = re.compile(r"[0-9]+\Z")  # what int() reads, unlike isdigit(), which also takes "²"
-OWN = ("rollout_ring", "rollout_hold", "rollout_pin", "rollout_early_access", "rollout_retry_failed")
+OWN = ("rollout_ring", "rollout_hold", "rollout_pin", "rollout_early_access", "rollout_retry_failed", "rollout_os", "rollout_arch")
 # The least that may be written, and the default.
 NUMBERS = {
     "rollout_payload_timeout": (1, 600),
@@ -93,6 +94,12 @@ def domains(source: Source, rules: Iterable[str], variables: Mapping[str, Any], 
         if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
             found.append((by, str(value).strip()))
     return tuple(found)
+
+
+def traits_of(source: Source, variables: Mapping[str, Any], host: str, problems: list[Problem]) -> Traits:
+    """What a host is, as far as its inventory and the facts gathered before tell it."""
+    os, arch = (filled(source, variables.get(name) or "", variables, f"host {host}, {name}", problems, "") for name in ("rollout_os", "rollout_arch"))
+    return traits(variables.get("group_names") or (), os, arch, variables.get("ansible_facts"))
 
 
 def scalar_problems(source: Source, variables: Mapping[str, Any], where: str) -> list[Problem]:

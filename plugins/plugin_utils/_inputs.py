@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,10 +33,12 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     scalar_problems,
     switch,
     told_apart,
+    traits_of,
 )
 from ansible_collections.onprem.rollout.plugins.plugin_utils._payloads import ARCHIVE, BUILT_IN, payload_problems, setting
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Member, Plan, first, make_plan, spread_notes
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
+    Artifact,
     Problem,
     Release,
     Ring,
@@ -44,6 +46,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     parse_rings,
     parse_spread,
 )
+from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
@@ -91,7 +94,10 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if verb != "status" or raw_release is not None:
         release, found = parse_release(raw_release)
         problems += found
-    members, found = read_hosts(source, rings, verb, release or NO_RELEASE)
+    data = raw_release if isinstance(raw_release, Mapping) else {}
+    tailored, found = parse_tailored(data)
+    problems += found
+    members, found = read_hosts(source, rings, verb, release or NO_RELEASE, Tailor({} if found or verb == "status" or release is None else data))
     problems += found
     if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
         problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
@@ -100,7 +106,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     problems += found
     if verb != "status" and release is not None:
-        problems += release_problems(release)
+        own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]
+        problems += artifact_problems(own + tailored)
     json_file = str(value("rollout_json", ""))
     if json_file and not os.access(os.path.dirname(os.path.abspath(json_file)), os.W_OK):
         problems.append(Problem("rollout_json", json_file, "its directory on the controller does not exist or cannot be written"))
@@ -115,7 +122,6 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     if not WHOLE.match(str(max_wait)):
         problems.append(Problem("rollout_max_wait", max_wait, "write seconds from 0 on"))
         max_wait = 1800
-    data = raw_release if isinstance(raw_release, Mapping) else {}
     retry = frozenset(member.name for member in members if member.retry_failed)
     inputs = Inputs(
         verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
@@ -147,8 +153,8 @@ def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> 
     return gates
 
 
-def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release) -> tuple[list[Member], list[Problem]]:
-    """Each host's rings, hold and pin, and whether what it is to be snapshotted and checked by can be right."""
+def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release, tailor: Tailor) -> tuple[list[Member], list[Problem]]:
+    """Each host's rings, hold, pin and part of the release, and whether what it is to be snapshotted and checked by can be right."""
     claimed: dict[str, list[str]] = {}
     members: list[Member] = []
     problems: list[Problem] = []
@@ -177,7 +183,10 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         waits = NOT_OPTED_IN if release.candidate and not opted_in else None
         lease = str(filled(source, variables.get("rollout_lease", LEASE), variables, f"host {host}, rollout_lease", problems, LEASE))
         placed = domains(source, rules, variables, host, problems)
-        members.append(Member(host, tuple(names), hold or pinned or waits, retry_failed, float(lease) if WHOLE.match(lease) else LEASE, placed))
+        kept_out = hold or pinned or waits
+        is_what = traits_of(source, variables, host, problems) if tailor else {}
+        takes = "" if kept_out or not tailor else tailor.fit(host, is_what, _needs(source, variables))
+        members.append(Member(host, tuple(names), kept_out, retry_failed, float(lease) if WHOLE.match(lease) else LEASE, placed, takes))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
         if reason and verb != "status" and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
@@ -185,7 +194,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role in BUILT_IN and name == "rollout_payload":
-                    payloads.setdefault((role, *setting(role, source, variables, release)), host)
+                    payloads.setdefault((role, *setting(role, source, variables, release.name, tailor.variables(is_what, release.variables))), host)
                 if role and (name, role) not in roles:
                     roles.add((name, role))
                     problems += role_problems(role, f"host {host}, {name}", source)
@@ -200,12 +209,18 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                 whole = isinstance(raw, str) and "{{" in raw  # templates inside a list are left for the host
                 problems += judge(filled(source, raw, variables, where, problems, ["{{ }}"]) if whole else raw, where)
             problems += scalar_problems(source, variables, f"host {host}, ")
-    problems += payload_problems(release, payloads)
+    problems += payload_problems(release, payloads, bool(tailor)) + tailor.problems(first)
     for reason, hosts in irreversible.items():
         where = f"host {first(hosts)}, rollout_irreversible"
         remedy = "this cannot be undone: set rollout_accept_irreversible: true to go on; a host where it fails is then held for an operator, not restored"
         problems.append(Problem(where, reason, remedy))
     return members, problems
+
+
+def _needs(source: Source, variables: Mapping[str, Any]) -> str:
+    """Why the host must be given an artifact, or nothing; a role that cannot be templated is told of where it is judged."""
+    payload = filled(source, variables.get("rollout_payload") or ARCHIVE, variables, "", [], "")
+    return f"{ARCHIVE} installs one" if str(payload) == ARCHIVE else ""
 
 
 def _irreversible(source: Source, variables: Mapping[str, Any], release: Release, where: str, problems: list[Problem]) -> str:
@@ -267,11 +282,11 @@ def role_problems(role: str, where: str, source: Source) -> list[Problem]:
     return [] if why is None else [Problem(where, role, f"this role cannot be loaded: {why}")]
 
 
-def release_problems(release: Release) -> list[Problem]:
+def artifact_problems(artifacts: Iterable[tuple[str, Artifact]]) -> list[Problem]:
+    """What is wrong with the files on the controller. artifacts: each with where it stands; what hosts fetch only they can tell."""
     problems: list[Problem] = []
-    for index, artifact in enumerate(release.artifacts):
+    for where, artifact in artifacts:
         if not artifact.is_url:
-            where = f"rollout_release.artifacts[{index}].path"
             why = _artifact.problem(os.path.expanduser(artifact.location), artifact.size, artifact.sha256, None)
-            problems += [Problem(where, artifact.location, f"{why}; relative paths are looked for in {os.getcwd()}")] if why else []
+            problems += [Problem(f"{where}.path", artifact.location, f"{why}; relative paths are looked for in {os.getcwd()}")] if why else []
     return problems

@@ -24,26 +24,26 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
 }
 
 
-def setting(role: str, source: Source, variables: Mapping[str, Any], release: Release) -> tuple[Any, ...]:
-    """The values of BUILT_IN on a host, lists as tuples. Variables of the release win, as they do on the host."""
-    given = {"container_name": release.name, "container_runner": "auto", **variables, **release.variables}
+def setting(role: str, source: Source, variables: Mapping[str, Any], name: str, more: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of BUILT_IN on a host, lists as tuples. Variables of the release, C(more), win, as they do on the host."""
+    given = {"container_name": name, "container_runner": "auto", **variables, **more}
     found: list[Any] = []
-    for name in BUILT_IN[role]:
+    for option in BUILT_IN[role]:
         try:
-            value = source.template(given.get(name), variables)
+            value = source.template(given.get(option), variables)
             found.append(tuple(str(item) for item in value) if isinstance(value, list) else str(value or ""))
         except (ValueError, TypeError):
             found.append(UNKNOWN)
     return tuple(found)
 
 
-def payload_problems(release: Release, payloads: Mapping[tuple[Any, ...], str]) -> list[Problem]:
-    """payloads: the role with its setting(), each with its first host."""
+def payload_problems(release: Release, payloads: Mapping[tuple[Any, ...], str], tailored: bool) -> list[Problem]:
+    """payloads: the role with its setting(), each with its first host. tailored: whether every host takes an artifact is judged there."""
     problems: list[Problem] = []
     for (role, *values), host in payloads.items():
         judge = _archive if role == ARCHIVE else _container
         problems += judge(f"host {host}, ", *values)
-    if not release.artifacts and any(role == ARCHIVE for role, *_values in payloads):
+    if not (release.artifacts or tailored) and any(role == ARCHIVE for role, *_values in payloads):
         problems.append(Problem("rollout_release.artifacts", [], f"{ARCHIVE} installs an artifact; name one with path or url, sha256 and size"))
     return problems
 

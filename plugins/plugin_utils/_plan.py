@@ -28,6 +28,7 @@ class Member:
     retry_failed: a release that failed on it before is tried again.
     lease: for how many seconds a run has it when nothing more is heard of that run.
     domains: the failure domains that it is in.
+    takes: what of a tailored release it takes, in words.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Member:
     retry_failed: bool = False
     lease: float = 1800.0
     domains: tuple[Domain, ...] = ()
+    takes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class Plan:
     """rings in the order they are upgraded; held hosts with their reason take no part.
 
     domains: the failure domains of every host that is in any that a ring has a rule for.
+    takes: of a tailored release, in words, with the hosts.
     """
 
     release: Release
     rings: tuple[RingPlan, ...]
     held: Mapping[str, str] = field(default_factory=dict)
     domains: Domains = field(default_factory=dict)
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -87,7 +91,12 @@ def make_plan(release: Release, rings: Iterable[Ring], members: Iterable[Member]
         else:
             by_ring[member.rings[0] if member.rings else default_ring].append(member.name)
     planned = tuple(RingPlan(ring, waves(rotate(by_ring[ring.name], release), ring.serial)) for ring in rings if by_ring[ring.name])
-    return Plan(release, planned, held, {member.name: member.domains for member in members if member.domains}), []
+    domains = {member.name: member.domains for member in members if member.domains}
+    takes: dict[str, list[str]] = {}
+    for member in members:
+        if member.takes and member.hold is None:
+            takes.setdefault(member.takes, []).append(member.name)
+    return Plan(release, planned, held, domains, {what: tuple(hosts) for what, hosts in takes.items()}), []
 
 
 def _membership_problems(rings: tuple[Ring, ...], members: tuple[Member, ...], default_ring: str, declared: bool) -> list[Problem]:
@@ -194,6 +203,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
             for ring in plan.rings
         ],
         "held": dict(plan.held),
+        "tailored": {what: list(hosts) for what, hosts in plan.takes.items()},
         "blast_radius": blast_radius(plan),
     }
 

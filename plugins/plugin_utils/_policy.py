@@ -263,11 +263,11 @@ def _whole(raw: Any) -> int | None:
 
 
 def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | None, list[Problem]]:
-    """Read O(rollout_release). Each artifact needs exactly one of path and url, a sha256 and a size."""
+    """Read O(rollout_release). Each artifact needs exactly one of path and url, a sha256 and a size. C(tailored) is read by L(_tailored)."""
     if not isinstance(raw, Mapping):
         return None, [Problem(where, raw, "give the release as extra vars: -e @release.yml with name, version and artifacts")]
     problems: list[Problem] = []
-    known = ("name", "version", "artifacts", "variables", "irreversible", "candidate")
+    known = ("name", "version", "artifacts", "variables", "irreversible", "candidate", "tailored")
     for option in raw:
         if option not in known:
             problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
@@ -293,13 +293,13 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     for variable in variables:
         if not isinstance(variable, str) or not RING_NAME.match(variable):
             problems.append(Problem(f"{where}.variables", variable, "name a variable by letters, digits and underscores"))
-    parsed = [_parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
+    parsed = [parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
     if problems:
         return None, problems
     return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables), str(irreversible).strip(), bool(candidate)), []
 
 
-def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:
+def parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:
     if not isinstance(raw, Mapping):
         problems.append(Problem(where, raw, "an artifact is a mapping with path or url, sha256 and size"))
         return None
@@ -324,13 +324,19 @@ def _parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact |
 
 
 def release_digest(release: Mapping[str, Any]) -> str:
-    """The identity of a release: SHA-256 over its name, its version, its artifacts' SHA-256 and its variables, in hex.
+    """The identity of a release: SHA-256 over its name, its version, its artifacts' SHA-256, its variables and how it is tailored, in hex.
 
-    Where an artifact lies does not change what is installed, so a mirror does not make a new release; another configuration does.
+    It is the same for every host, whatever that takes of the release. Where an artifact lies does not change what is installed, so a
+    mirror does not make a new release; another configuration does.
     """
-    digests = [item.get("sha256") for item in release.get("artifacts") or []]
-    variables = release.get("variables")
-    identity = [release.get("name"), release.get("version"), digests] + ([variables] if variables else [])
+
+    def digests(part: Mapping[str, Any]) -> list[Any]:
+        return [item.get("sha256") for item in part.get("artifacts") or []]
+
+    variables, tailored = release.get("variables"), release.get("tailored")
+    identity = [release.get("name"), release.get("version"), digests(release)] + ([variables] if variables else [])
+    if tailored:
+        identity.append({"tailored": [[entry.get("when"), digests(entry), entry.get("variables")] for entry in tailored]})
     canonical = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

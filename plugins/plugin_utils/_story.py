@@ -94,6 +94,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
+    lines += [f"{count(len(hosts), 'host')} take{'s' if len(hosts) == 1 else ''} {clean(what)}: {names(hosts)}" for what, hosts in plan.takes.items()]
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
     return [*lines, _to_do(plan, runs, states)]

@@ -87,7 +87,7 @@ def test_a_local_connection_is_not_reset() -> None:
     assert plugin._connection.resets == 0
 
 
-RELEASES = [(RELEASE, IDENTITY), (IDENTITY, IDENTITY), ("2.0", "2.0"), (None, None)]
+RELEASES = [(RELEASE, IDENTITY), ({**RELEASE, "digest": IDENTITY["digest"]}, IDENTITY), (IDENTITY, IDENTITY), ("2.0", "2.0"), (None, None)]
 
 
 @pytest.mark.parametrize("given, sent", RELEASES)

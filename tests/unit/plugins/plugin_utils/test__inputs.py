@@ -339,6 +339,47 @@ def test_failure_domains_are_read_from_the_inventory_with_their_templates():
     assert _inputs.read(inventory)[0].notes == ("ring standard: spread (at most 1 of a rack) lets only 1 of its hosts change at once where concurrency lets 2",)
 
 
+TAILORED = {
+    "name": "shop",
+    "version": "2.0",
+    "tailored": [{"when": {"group": "web"}, **{key: WITH_ARTIFACT[key] for key in ("artifacts",)}}, {"when": {"os": "Debian"}, "variables": {"port": 1}}],
+}
+
+
+def test_the_plan_tells_who_takes_what_of_a_tailored_release():
+    hostvars = {"a": {"group_names": ["web"]}, "b": {"rollout_os": "{{ system }}", "system": "Debian"}, "c": {"rollout_hold": True}}
+    inventory = Inventory(hostvars, shared={**SHARED, "rollout_release": TAILORED})
+    inputs, problems = _inputs.read(inventory)
+    assert problems == []
+    assert inputs.plan.takes == {"shop.tar.gz (group web)": ("a",), "no artifact with port (os Debian)": ("b",)}
+
+
+def test_hosts_that_can_take_nothing_are_named():
+    hostvars = {"a": {"group_names": ["web"]}, "b": {}, "c": {"ansible_facts": {"os_family": "RedHat"}}, "d": {"rollout_hold": True}}
+    inventory = Inventory(hostvars, shared={**SHARED, "rollout_release": TAILORED})
+    assert [(problem.where, str(problem).partition("tailored")[2][:24]) for problem in _inputs.read(inventory)[1]] == [
+        ("host b", "[1] asks for the os, whi"),
+        ("host c", " has no entry that match"),
+    ]
+    inventory = Inventory({"a": {"rollout_os": "Debian", "rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop"}}, shared=inventory.shared)
+    assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host a"]
+
+
+@pytest.mark.parametrize("content, found", [(None, 1), (b"abcd", 1), (b"abd", 1), (b"abc", 0)])
+def test_artifacts_of_entries_are_checked_on_the_controller_too(tmp_path, content, found):
+    path = tmp_path / "shop.tar.gz"
+    if content is not None:
+        path.write_bytes(content)
+    artifact = {"path": str(path), "sha256": hashlib.sha256(b"abc").hexdigest(), "size": 3}
+    problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "tailored": [{"artifacts": [artifact]}]})
+    assert [where for where, _text in problems] == ["rollout_release.tailored[0].artifacts[0].path"] * found
+
+
+def test_bad_entries_are_told_once_and_not_for_every_host():
+    problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "tailored": [{"when": {"colour": "red"}, "variables": {}}]})
+    assert [where for where, _text in problems] == ["rollout_release.tailored[0].when.colour"]
+
+
 def test_status_needs_no_failure_domains():
     inventory = Inventory({"a": {}}, shared={"rollout_verb": "status", "rollout_spread": [{"by": "rack", "max": 1}]})
     assert _inputs.read(inventory)[1] == []

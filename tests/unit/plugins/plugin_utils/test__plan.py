@@ -114,6 +114,12 @@ def test_the_data_tells_the_rules_of_spread():
     assert as_data(plan)["rings"][0]["spread"] == [{"by": "rack", "max": 1}]
 
 
+def test_the_data_tells_who_takes_what():
+    members = [Member("a", takes="x"), Member("b", takes="y"), Member("c", takes="x"), Member("d", hold="audit", takes="x")]
+    plan, _problems = plan_of(*members, declared=False)
+    assert as_data(plan)["tailored"] == {"x": ["a", "c"], "y": ["b"]}
+
+
 def test_the_data_tells_waves_and_blast_radius():
     rings = (Ring("all", "all", (1, "50%")),)
     plan, _problems = plan_of(*(Member(f"h{index}", ("all",)) for index in range(8)), rings=rings)

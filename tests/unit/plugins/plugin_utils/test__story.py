@@ -57,6 +57,13 @@ def test_the_plan_is_shown_with_times_from_the_records():
         assert part in text
 
 
+def test_the_plan_shows_who_takes_what():
+    plan = Plan(PLAN.release, PLAN.rings, takes={"shop-arm64.tar.gz (arch arm64)": ("a", "b"), "shop.tar.gz (the release as it is)": ("c",)})
+    lines = _story.plan_lines(plan, runs(), dict.fromkeys("abc", State.WAITING))
+    assert "2 hosts take shop-arm64.tar.gz (arch arm64): a, b" in lines
+    assert "1 host takes shop.tar.gz (the release as it is): c" in lines
+
+
 def test_the_plan_shows_where_hosts_may_not_change_together_and_how_long_that_takes():
     ring = Ring("early", "all", (3,), spread=(Spread("rack", 1), Spread("site", 2)))
     domains = dict.fromkeys("abc", (("rack", "r1"), ("site", "x")))
