@@ -64,7 +64,7 @@ def choose(release: Mapping[str, Any], host: Traits) -> tuple[int | None, str]:
             continue
         if not unknown:
             return index, ""
-        return None, f"[{index}] asks for the {unknown[0]}, which is not known: set {TRAITS[unknown[0]]}, or gather facts into a cache first"
+        return None, f"[{index}] asks for the {unknown[0]}, which is not known: set {TRAITS[unknown[0]]}, or gather its facts in an earlier play"
     if entries and not release.get("artifacts") and any(entry.get("artifacts") for entry in entries):
         return None, " has no entry that matches, and the release has no artifacts of its own: add an entry, or one without when as the last"
     return None, ""

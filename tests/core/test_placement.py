@@ -105,12 +105,18 @@ def test_a_payload_of_ones_own_reads_what_its_host_takes(fleet, strategy):
         "artifacts": [artifact],
         "variables": {"shop_port": 80},
         "tailored": [
-            {"when": {"group": "rollout_early"}, "artifacts": [{**artifact, "url": "https://depot/early.tar.gz"}], "variables": {"shop_port": 8080}},
+            {"when": {"os": "Plan9"}, "variables": {"shop_port": 9}},
+            {
+                "when": {"group": "rollout_early", "os": "Linux"},
+                "artifacts": [{**artifact, "url": "https://depot/early.tar.gz"}],
+                "variables": {"shop_port": 8080},
+            },
         ],
     }
+    facts = {"hosts": "all", "gather_facts": True, "gather_subset": ["!all", "platform"], "tasks": []}
     path = hosts.root / "play.yml"
     path.write_text(
-        yaml.safe_dump([{"hosts": "all", "strategy": strategy, "gather_facts": False, "tasks": [{"import_role": {"name": "onprem.rollout.upgrade"}}]}])
+        yaml.safe_dump([facts, {"hosts": "all", "strategy": strategy, "gather_facts": False, "tasks": [{"import_role": {"name": "onprem.rollout.upgrade"}}]}])
     )
     result = hosts.run(str(path), rollout_payload="tells", rollout_release=release, rollout_verb="upgrade")
     assert result.rc == 0, result.out

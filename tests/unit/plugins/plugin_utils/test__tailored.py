@@ -83,7 +83,7 @@ def test_an_operating_system_has_several_names(name):
 def test_what_is_not_known_is_no_other_system():
     """It would get the artifact of another system instead of an error."""
     assert choose(RELEASE, traits(["web"], "", "x86_64")) == (
-        None, "[0] asks for the os, which is not known: set rollout_os, or gather facts into a cache first")  # fmt: skip
+        None, "[0] asks for the os, which is not known: set rollout_os, or gather its facts in an earlier play")  # fmt: skip
     assert "rollout_arch" in choose(RELEASE, traits([], "RedHat"))[1]
     with pytest.raises(ValueError, match=r"rollout_release.tailored\[1\] asks for the arch"):
         resolved(RELEASE, traits([], "RedHat"))
@@ -105,7 +105,7 @@ def test_who_takes_nothing_is_named_once_for_each_reason():
     for name in "cd":
         assert tailor.fit(name, traits([]), "") == ""
     assert [str(problem) for problem in tailor.problems(", ".join)] == [
-        "host c, d: rollout_release.tailored[1] asks for the arch, which is not known: set rollout_arch, or gather facts into a cache first"
+        "host c, d: rollout_release.tailored[1] asks for the arch, which is not known: set rollout_arch, or gather its facts in an earlier play"
     ]
 
 
