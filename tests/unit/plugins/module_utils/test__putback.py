@@ -101,7 +101,7 @@ def change(top, what, index, name, tree, mode, time):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="plants modes that shut out everybody but root; runs as root, as in make test and CI")
-@settings(max_examples=120 // PACE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120 // PACE, suppress_health_check=[HealthCheck.too_slow])
 @given(old=st.dictionaries(NAMES, TREES, max_size=4), prior=CHANGES, times=st.lists(TIMES, min_size=1, max_size=5), changes=CHANGES)
 def test_any_tree_comes_back_from_any_change(old, prior, times, changes):
     place = tempfile.mkdtemp()

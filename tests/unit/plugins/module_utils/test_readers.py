@@ -90,7 +90,7 @@ def test_the_readers_see_what_is_lost_and_that_it_comes_back(kind, request):
 
 
 @pytest.mark.parametrize("kind", ["files", "btrfs"])
-@settings(max_examples=20 // PACE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20 // PACE, suppress_health_check=[HealthCheck.too_slow])
 @given(old=st.dictionaries(NAMES, TREES, max_size=4), marks=MARKS, changes=CHANGES, others=MARKS)
 def test_any_tree_comes_back_in_the_eyes_of_others(kind, request, old, marks, changes, others):
     place = home(kind, request)

@@ -314,7 +314,7 @@ def rollouts(draw) -> tuple[Plan, dict[str, Fate]]:
 
 
 @given(rollouts())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_invariants_hold_for_every_rollout(rollout):
     plan, fates = rollout
     simulation = Simulation(plan, fates)

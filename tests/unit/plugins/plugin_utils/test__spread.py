@@ -25,7 +25,7 @@ def fleets(draw):
 
 
 @given(fleets(), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_next_in_line_is_always_the_first_that_fits(fleet, data):
     hosts, domains, rules = fleet
     crowd = Crowd(domains)
