@@ -390,3 +390,11 @@ def test_groups_that_look_like_rings_are_named():
     inputs, problems = _inputs.read(inventory)
     assert problems == []
     assert inputs.notes == ("the group rollout_criticl belongs to no ring; its hosts count as unmarked",)
+
+
+def test_what_a_container_is_told_is_judged_with_the_variables_that_its_host_takes():
+    tailored = [{"when": {"arch": arch}, "variables": {"container_image": image}} for arch, image in (("arm64", IMAGE), ("s390x", "shop:2.0"))]
+    hostvars = {"a": {"rollout_arch": "aarch64"}, "b": {"rollout_arch": "s390x"}, "c": {"rollout_arch": "x86_64"}}
+    release = {"name": "shop", "version": "2.0", "tailored": tailored}
+    problems = problems_of(**{**CONTAINED, "container_image": "", "rollout_release": release, "hostvars": hostvars})
+    assert [where for where, _text in problems] == ["host b, container_image", "host c, container_image"]
