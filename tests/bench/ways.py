@@ -48,7 +48,8 @@ def _playbook(*arguments: str) -> Callable[[Fleet, Path, Path], tuple[list[str],
             str(Path(sys.executable).with_name("ansible-playbook")), *arguments, "--inventory", str(fleet.inventory),
             "--extra-vars", f"@{work / 'release-2.0.yml'}", "--extra-vars", f"ansible_control_path_dir={sockets}",
         ]  # fmt: skip
-        return argv, {"ANSIBLE_CONFIG": str(BENCH / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".build"), "ANSIBLE_NOCOLOR": "1"}
+        environment = {"ANSIBLE_CONFIG": str(BENCH / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".build"), "ANSIBLE_NOCOLOR": "1"}
+        return argv, {**environment, "XDG_STATE_HOME": str(work / "state")}
 
     return command
 

@@ -49,6 +49,7 @@ class Stage:
             "ANSIBLE_HOME": str(directory / "ansible"),
             "ANSIBLE_REMOTE_TMP": str(directory / "ansible" / "remote"),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "XDG_STATE_HOME": str(directory / "state"),
         }
         self.colour = sys.stdout.isatty()
 

@@ -18,6 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Situat
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import TYPES
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import parse as parse_gates
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Ring, parse_release, parse_rings
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason
 
 sys.path.insert(0, str(Path(__file__).parent))
 import docs_tables
@@ -105,3 +106,15 @@ def test_an_approval_that_is_signed_as_the_docs_say_counts(tmp_path):
     (gate,), problems = parse_gates([{"type": "approval", "allowed_signers": str(tmp_path / "allowed"), "files": str(tmp_path)}], "rollout_gates")
     answer = gate.ask(Situation("<digest>", "shop-2.0", "early", 1, ("shop1",), "ada on ctl1", 1.79e9, ()))
     assert (problems, answer.verdict, answer.why) == ([], Verdict.PASS, "plan <digest> is approved by bob@example.org (CHG-4711)")
+
+
+def test_every_reason_is_documented():
+    text = (docs_tables.CONCEPTS.parent / "operating.md").read_text()
+    assert [reason.value for reason in Reason if f"| `{reason.value}` |" not in text] == []
+
+
+@pytest.mark.parametrize("verb", ["hold", "resume", "abort", "promote", "approve", "audit"])
+def test_every_verb_of_the_docs_is_a_playbook(verb):
+    playbooks = docs_tables.CONCEPTS.parents[1] / "playbooks"
+    assert (playbooks / f"{verb}.yml").is_file()
+    assert f"onprem.rollout.{verb} " in (docs_tables.CONCEPTS.parent / "operating.md").read_text()

@@ -117,13 +117,17 @@ class Playbook:
             str(inventory or self.inventory),
             *args,
         ]
-        (directory / "extra_vars.json").write_text(json.dumps({"rollout_json": str(directory / "rollout.json"), **(extra_vars or {})}))
+        (directory / "extra_vars.json").write_text(json.dumps({**self._told(directory), **(extra_vars or {})}))
         argv += ["-e", f"@{directory / 'extra_vars.json'}"]
         argv += ["--check"] * check + ["--diff"] * diff + (["--limit", limit] if limit else [])
         (directory / "ansible.cfg").touch()
         run = Run(argv, {**self._environment(), **(env or {})}, directory)
         self._started.append(run)
         return run
+
+    def _told(self, directory: Path) -> dict[str, Any]:
+        """Every case has a ledger of its own, and may change its mind from run to run."""
+        return {"rollout_json": str(directory / "rollout.json"), "rollout_ledger": str(self.directory / "ledger.jsonl"), "rollout_replan": True}
 
     def _environment(self) -> dict[str, str]:
         # Molecule's own settings must not reach a run that stands for a user's; its directory has an empty ansible.cfg.

@@ -57,7 +57,7 @@ def test_a_job_runner_sees_a_halted_rollout_as_awx_would(shop: Shop, tmp_path: P
         private_data_dir=str(directory),
         playbook="onprem.rollout.upgrade",
         inventory=[str(shop.fleet.inventory), str(shop.inventory)],
-        extravars={"rollout_release": shop.release(SICK)},
+        extravars={"rollout_release": shop.release(SICK), "rollout_ledger": str(tmp_path / "ledger.jsonl")},
         envvars={"ANSIBLE_COLLECTIONS_PATH": str(REPO / ".build"), "ANSIBLE_ROLES_PATH": str(HERE / "roles"), "ANSIBLE_PIPELINING": "1", "AWX_JOB_ID": "4711"},
         quiet=True,
         timeout=120,
