@@ -15,6 +15,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import STAR
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
 
 RETRY = 2.0
+GATHER = 1.0  # outcomes of hosts, which happened already, are written together
 LISTEN = 0.5
 
 
@@ -31,7 +32,7 @@ class Journal:
         self._ledger = ledger
         self._clock = clock
         self._pending: deque[Event] = deque()
-        self._write_at = self._listen_at = float("-inf")
+        self._write_at = self._listen_at = self._gather_until = float("-inf")
 
     @property
     def trouble(self) -> str:
@@ -65,6 +66,8 @@ class Journal:
         """Write what was noted; False while that cannot be. After a failure the next try is C(RETRY) seconds away, unless C(at_once)."""
         if not self._pending:
             return True
+        if not at_once and self._clock() < self._gather_until and all(event.kind == "host" for event in self._pending):
+            return True
         if self._unwritten and not at_once and self._clock() < self._write_at:
             return False
         try:
@@ -74,6 +77,7 @@ class Journal:
             return False
         self._pending.clear()
         self._unwritten = ""
+        self._gather_until = self._clock() + GATHER
         return True
 
     def listen(self) -> list[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Event as Decided
-from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import LISTEN, RETRY, Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import GATHER, LISTEN, RETRY, Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
@@ -67,6 +67,21 @@ def test_nothing_is_forgotten_while_the_ledger_cannot_be_written(journal, place,
     clock.now += RETRY
     assert journal.flush()
     assert (journal.trouble, kinds(place)) == ("", ["started", "finished"])
+
+
+def test_outcomes_of_hosts_are_written_together_and_before_the_next_decision(journal, place, clock):
+    journal.note("started", plan="p1")
+    journal.flush()
+    journal.note("host", host="web1")
+    assert journal.flush()
+    assert kinds(place) == ["started"]
+    clock.now += GATHER
+    assert journal.flush()
+    assert kinds(place) == ["started", "host"]
+    journal.note("host", host="web2")
+    journal.note("halted", why="failures")
+    assert journal.flush()
+    assert kinds(place) == ["started", "host", "host", "halted"]
 
 
 def test_at_the_end_it_is_tried_at_once(journal, place):
