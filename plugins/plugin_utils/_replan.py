@@ -18,28 +18,32 @@ def inputs_of(plan: Plan, release: str) -> dict[str, Any]:
     """What a rollout is made from, as the ledger keeps it: the release's digest, and each ring's policy and hosts."""
     rings = {ring["name"]: {option: value for option, value in ring.items() if option not in ("name", "waves")} for ring in as_data(plan)["rings"]}
     hosts = {ring.ring.name: sorted(ring.hosts) for ring in plan.rings}
-    return {"release": release, "rings": rings, "hosts": hosts}
+    return {"release": release, "rings": rings, "hosts": hosts, "held": sorted(plan.held)}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) -> list[str]:
-    """One line for each thing that is another one now. With a limit it is no news that hosts, and rings of nobody, are missing."""
+    """One line for each thing that is another one now. With a limit it is no news that hosts, and rings of nobody, are missing.
+
+    Hosts that the customer holds, or holds no longer, may go and come at any time.
+    """
     lines = []
+    free = {*before.get("held", []), *now["held"]}
     if before.get("release") != now["release"]:
         lines.append("the release is another one of the same version: its artifacts, variables or description changed")
     old_rings, new_rings = before.get("rings", {}), now["rings"]
     old_hosts, new_hosts = before.get("hosts", {}), now["hosts"]
     for ring in sorted({*old_rings, *new_rings}):
         if ring not in new_rings:
-            lines += [] if limited else [f"ring {ring} is gone"]
+            lines += [] if limited or free.issuperset(old_hosts.get(ring, [])) else [f"ring {ring} is gone"]
             continue
         if ring not in old_rings:
-            lines += [] if limited else [f"ring {ring} is new"]
+            lines += [] if limited or free.issuperset(new_hosts[ring]) else [f"ring {ring} is new"]
             continue
         for option in sorted({*old_rings[ring], *new_rings[ring]}):
             old, new = old_rings[ring].get(option), new_rings[ring].get(option)
             lines += [f"ring {ring}: {option} was {old}, is {new}"] if old != new else []
-        came = sorted({*new_hosts[ring]} - {*old_hosts.get(ring, [])})
-        went = sorted({*old_hosts.get(ring, [])} - {*new_hosts[ring]})
+        came = sorted({*new_hosts[ring]} - {*old_hosts.get(ring, [])} - free)
+        went = sorted({*old_hosts.get(ring, [])} - {*new_hosts[ring]} - free)
         lines += [f"ring {ring}: {_names(came)} came in"] if came and not limited else []
         lines += [f"ring {ring}: {_names(went)} went out"] if went and not limited else []
     return lines

@@ -128,7 +128,7 @@ def test_hosts_that_an_earlier_run_left_drained_rejoin_although_their_wave_never
     begin_and_interrupt(hosts, rollout_rings=TOGETHER, **HOOKS)
     assert [marks(hosts, host) for host in hosts.hosts] == [["drained"]] * 2
     one_by_one = [{"name": "standard", "serial": [1], "concurrency": 1}]
-    result = hosts.run(rollout_rings=one_by_one, broken=hosts.hosts, **HOOKS)
+    result = hosts.run(rollout_rings=one_by_one, rollout_replan=True, broken=hosts.hosts, **HOOKS)
     assert sorted(result.states.values()) == ["held", "restored"], result.out
     for host in hosts.hosts:
         assert marks(hosts, host)[-1] == "rejoined"
@@ -145,7 +145,7 @@ def test_hosts_are_settled_no_more_at_once_than_may_be_in_change(fleet):
         record = hosts.record(host)
         record["transaction"]["options"]["restart"] = restart
         path.write_text(json.dumps(record))
-    result = hosts.run(rollout_rings=[{"name": "standard", "serial": ["100%"], "concurrency": 1}])
+    result = hosts.run(rollout_rings=[{"name": "standard", "serial": ["100%"], "concurrency": 1}], rollout_replan=True)
     assert result.rc == 0, result.out
     assert log.read_text().split()[:6] == ["in", "out"] * 3
 

@@ -37,6 +37,12 @@ def test_changes(now, limited, said):
     assert all(line.startswith(start) for line, start in zip(found, said, strict=True))
 
 
+def test_who_is_held_may_go_and_come():
+    for rings, held in (({"early": (["a"], {}), "standard": (["b"], {})}, ["c"]), ({"standard": (["b", "c"], {})}, ["a"])):
+        now = {**inputs(**rings), "held": held}
+        assert changes(BEFORE, now, False) == changes(now, BEFORE, False) == []
+
+
 def test_many_hosts_are_counted():
     line = changes(BEFORE, inputs(early=(["a", *(f"h{number}" for number in range(10))], {}), standard=(["b", "c"], {})), False)
     assert line == ["ring early: h0, h1, h2, h3, h4, h5, h6, h7 and 2 more came in"]
