@@ -79,6 +79,8 @@ class Journal:
         except (LedgerError, BrokenChain) as error:
             self.trouble = str(error)
             return []
+        if not self._pending:  # else it is over when they are written
+            self.trouble = ""
         for entry in heard:
             self.standing.hear(entry)
         return [entry for entry in heard if entry.rollout == self.standing.rollout]

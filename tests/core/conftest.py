@@ -54,6 +54,7 @@ ON_ONE_CORE = {
         "test_a_host_found_sick_while_its_wave_is_reverted_is_restored_too",
     ),
     "test_drill.py": (),
+    "test_shared_ledger.py": (),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (
         "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",
