@@ -21,13 +21,13 @@ LISTEN = 0.5
 class Journal:
     """clock: any clock in seconds that never runs backwards.
 
-    trouble: why the ledger cannot be written or read now; nothing when it can. head: of the last event that is written.
+    head: of the last event that is written.
     """
 
     def __init__(self, ledger: Ledger, rollout: str, clock: Callable[[], float]) -> None:
         self.standing = Standing(rollout)
         self.head: Head = START
-        self.trouble = ""
+        self._unwritten = self._unheard = ""
         self._ledger = ledger
         self._clock = clock
         self._pending: deque[Event] = deque()
@@ -39,6 +39,11 @@ class Journal:
             self.standing.hear(entry)
             self.head = entry.head
         self._listen_at = self._clock() + LISTEN
+
+    @property
+    def trouble(self) -> str:
+        """Why the ledger cannot be read or written now; nothing when it can. That the one can be does not mean that the other can."""
+        return self._unheard or self._unwritten
 
     def note(self, kind: str, **data: Any) -> None:
         """Something was decided. It is written by the next flush()."""
@@ -57,16 +62,16 @@ class Journal:
     def flush(self, at_once: bool = False) -> bool:
         """Write what was noted; False while that cannot be. After a failure the next try is C(RETRY) seconds away, unless C(at_once)."""
         if not self._pending:
-            return not self.trouble
-        if self.trouble and not at_once and self._clock() < self._write_at:
+            return True
+        if self._unwritten and not at_once and self._clock() < self._write_at:
             return False
         try:
             self.head = self._ledger.append(list(self._pending))
         except LedgerError as error:
-            self.trouble, self._write_at = str(error), self._clock() + RETRY
+            self._unwritten, self._write_at = str(error), self._clock() + RETRY
             return False
         self._pending.clear()
-        self.trouble = ""
+        self._unwritten = ""
         return True
 
     def listen(self) -> list[Entry]:
@@ -77,10 +82,9 @@ class Journal:
         try:
             heard = self._ledger.news()
         except (LedgerError, BrokenChain) as error:
-            self.trouble = str(error)
+            self._unheard = str(error)
             return []
-        if not self._pending:  # else it is over when they are written
-            self.trouble = ""
+        self._unheard = ""
         for entry in heard:
             self.standing.hear(entry)
         return [entry for entry in heard if entry.rollout == self.standing.rollout]

@@ -57,6 +57,17 @@ def test_trouble_with_listening_ends_when_it_can_listen_again_though_nothing_is_
     assert (journal.listen(), journal.trouble, journal.flush()) == ([], "", True)
 
 
+def test_a_chain_that_is_broken_is_trouble_though_it_can_be_written(journal, ledger, clock, tmp_path):
+    (tmp_path / "below" / "ledger.jsonl").write_text("")
+    clock.now += LISTEN
+    assert journal.listen() == []
+    journal.note("halted")
+    assert journal.flush()
+    assert "line 1 is gone" in journal.trouble
+    clock.now += LISTEN
+    assert (journal.listen(), "line 1" in journal.trouble) == ([], True)
+
+
 def test_trouble_with_writing_lasts_until_it_is_written(journal, ledger, clock, away):
     journal.note("halted")
     assert not journal.flush()
