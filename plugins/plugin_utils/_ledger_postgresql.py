@@ -285,6 +285,8 @@ def at_in_path(place: str) -> bool:
 def _secrets(place: str) -> list[str]:
     authority, _slash, path = place.partition("://")[2].partition("/")
     found = [authority.rpartition("@")[0].partition(":")[2]]
+    if at_in_path(place):
+        found += f"{authority}/{path}".rpartition("@")[0].partition(":")[2].split("/")
     found += [item.partition("=")[2] for item in f"{authority}/{path}".partition("?")[2].split("&") if _is_secret(item)]
     return sorted({form for secret in found if secret for form in (secret, unquote(secret))}, key=len, reverse=True)
 
