@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
         place = options["ledger"] or _ledgers.default_place()
         problem = _ledgers.place_problem(place)
         if problem:
-            raise AnsibleActionFail(f"rollout_ledger: {place!r}: {problem}")
+            raise AnsibleActionFail(f"rollout_ledger: {_ledgers.shown(place)!r}: {problem}")
         ledger = _ledgers.open_ledger(place, _ledgers.who(task_vars or {}, os.getppid()))
         try:
             return {**result, **self._decide(ledger, options, _ledgers.user(task_vars or {}))}

@@ -117,7 +117,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         timeout = 300
     ledger = value("rollout_ledger", _ledgers.default_place())
     problem = _ledgers.place_problem(ledger)
-    problems += [Problem("rollout_ledger", ledger, problem)] if problem else []
+    problems += [Problem("rollout_ledger", _ledgers.shown(ledger), problem)] if problem else []
     max_wait = value("rollout_max_wait", 1800)
     if not WHOLE.match(str(max_wait)):
         problems.append(Problem("rollout_max_wait", max_wait, "write seconds from 0 on"))

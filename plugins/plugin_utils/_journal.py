@@ -22,21 +22,17 @@ LISTEN = 0.5
 class Journal:
     """clock: any clock in seconds that never runs backwards.
 
-    trouble: why the ledger cannot be written or read now; nothing when it can. head: of the last event that is written.
+    head: of the last event that is written.
     """
 
     def __init__(self, ledger: Ledger, rollout: str, clock: Callable[[], float]) -> None:
         self.standing = Standing(rollout)
         self.head: Head = START
-        self._unwritten = self._unread = ""
+        self._unwritten = self._unheard = ""
         self._ledger = ledger
         self._clock = clock
         self._pending: deque[Event] = deque()
         self._write_at = self._listen_at = self._gather_until = float("-inf")
-
-    @property
-    def trouble(self) -> str:
-        return self._unwritten or self._unread
 
     def open(self) -> None:
         """Read what the ledger holds; LedgerError or BrokenChain where a rollout must not begin."""
@@ -44,6 +40,11 @@ class Journal:
             self.standing.hear(entry)
             self.head = entry.head
         self._listen_at = self._clock() + LISTEN
+
+    @property
+    def trouble(self) -> str:
+        """Why the ledger cannot be read or written now; nothing when it can. That the one can be does not mean that the other can."""
+        return self._unheard or self._unwritten
 
     def note(self, kind: str, **data: Any) -> None:
         """Something was decided. It is written by the next flush()."""
@@ -88,9 +89,9 @@ class Journal:
         try:
             heard = self._ledger.news()
         except (LedgerError, BrokenChain) as error:
-            self._unread = str(error)
+            self._unheard = str(error)
             return []
-        self._unread = ""
+        self._unheard = ""
         for entry in heard:
             self.standing.hear(entry)
         return [entry for entry in heard if entry.rollout == self.standing.rollout]

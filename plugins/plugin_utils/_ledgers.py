@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Ledger
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_postgresql import LedgerPostgresql, at_in_path, without_password
 
 POSTGRESQL = ("postgresql://", "postgres://")
 
@@ -27,13 +28,22 @@ def place_problem(place: Any) -> str:
     """What is wrong with the name of a ledger; nothing if nothing is."""
     if not isinstance(place, str) or not place.strip():
         return "write the path of a file, or postgresql://..."
+    if place.startswith(POSTGRESQL) and at_in_path(place):
+        return "write what is special in the user's name and the password by its number: %2F for /, %40 for @, %3A for :"
     if place.startswith(POSTGRESQL) or "://" not in place:
         return ""
     return "is neither a path nor postgresql://..."
 
 
+def shown(place: Any) -> Any:
+    """The same for people to read, without a password."""
+    return without_password(place) if isinstance(place, str) and "://" in place else place
+
+
 def open_ledger(place: str, who: str) -> Ledger:
     """The ledger of that name. Nothing is read or written yet."""
+    if place.startswith(POSTGRESQL):
+        return LedgerPostgresql(place, who, time.time)
     return LedgerFile(os.path.abspath(os.path.expanduser(place)), who, time.time)
 
 

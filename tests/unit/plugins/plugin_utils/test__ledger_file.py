@@ -25,25 +25,6 @@ def kinds(ledger):
     return [entry.kind for entry in ledger.entries()]
 
 
-def test_a_ledger_that_is_not_there_is_empty(ledger):
-    assert (list(ledger.entries()), ledger.news()) == ([], [])
-
-
-def test_what_is_appended_is_read_and_is_news_once(ledger):
-    ledger.append([Event("hold", "shop-2.0", {"why": "audit"})])
-    head = ledger.append([Event("resume", "shop-2.0", {})])
-    assert [entry.head for entry in ledger.entries()][-1] == head
-    assert [entry.kind for entry in ledger.news()] == ["hold", "resume"]
-    LedgerFile(ledger.name, "bob", lambda: 0.0).append([Event("abort", "shop-2.0", {})])
-    assert [(entry.kind, entry.who) for entry in ledger.news()] == [("abort", "bob")]
-    assert ledger.news() == []
-
-
-def test_many_events_are_written_at_once(ledger):
-    ledger.append([Event("wave", "r", {"number": number}) for number in range(3)])
-    assert [entry.data["number"] for entry in ledger.entries()] == [0, 1, 2]
-
-
 def test_only_its_owner_reads_it(ledger):
     ledger.append([Event("hold", "r", {})])
     assert os.stat(ledger.name).st_mode & 0o777 == 0o600
@@ -65,23 +46,6 @@ def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_reported(ledger)
         assert [entry.kind for entry in found] == ["hold", "repaired", "abort"]
         assert found[1].data["lost"] == whole[first:cut].decode()
         assert [entry.kind for entry in reader.news()] == ["repaired", "abort"]
-
-
-def test_writers_take_turns(ledger):
-    def write(name):
-        own = LedgerFile(ledger.name, name, lambda: 0.0)
-        for number in range(20):
-            own.append([Event("hold", "r", {"number": number})])
-
-    writers = [FORK.Process(target=write, args=(name,)) for name in ("ada", "bob", "eve")]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    found = list(ledger.entries())
-    assert [entry.head.number for entry in found] == list(range(1, 61))
-    for who in ("ada", "bob", "eve"):
-        assert [entry.data["number"] for entry in found if entry.who == who] == list(range(20))
 
 
 def test_a_disk_that_is_full_changes_nothing(ledger):
@@ -125,13 +89,3 @@ def test_a_place_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):
     ledger = LedgerFile(str(tmp_path / "file" / "ledger.jsonl"), "ada", lambda: 0.0)
     with pytest.raises(LedgerError, match=r"ledger\.jsonl cannot be written: (Not a directory|File exists)"):
         ledger.append([Event("hold", "r", {})])
-
-
-def test_after_a_last_line_that_is_no_event_nothing_is_written(ledger):
-    ledger.append([Event("hold", "r", {})])
-    with open(ledger.name, "a", encoding="utf-8") as out:
-        out.write("vim was here\n")
-    with pytest.raises(LedgerError, match="is no event; look at it with the verb audit"):
-        ledger.append([Event("resume", "r", {})])
-    with pytest.raises(BrokenChain, match="line 2 is no event: 'vim was here'"):
-        list(ledger.entries())

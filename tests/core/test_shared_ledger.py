@@ -1,0 +1,90 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A ledger that several controllers share: PostgreSQL, which a rollout outlives."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from postgresql import PASSWORD, running_server
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def place(server):
+    server.sql("drop database if exists shop with (force)")
+    server.sql("create database shop")
+    return server.place("shop")
+
+
+def said(place, kind):
+    return [entry.data for entry in open_ledger(place, "a test").entries() if entry.kind == kind]
+
+
+def eventually(condition, process, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def secretless(result):
+    return all(form not in result.out for form in (PASSWORD, "s3cret"))
+
+
+def test_a_database_that_stops_in_mid_run_stops_the_rollout_between_hosts_and_loses_nothing(fleet, server, place):
+    hosts = fleet(standard=2)
+    process = hosts.start(rollout_payload="naps", nap=3, rollout_rings=[{"name": "standard", "serial": [1]}], rollout_ledger=place)
+    eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), process)
+    server.stop()
+    try:
+        eventually(lambda: any(hosts.record(host).get("transaction", {}).get("phase") == "committed" for host in hosts.hosts), process)
+        touched = [host for host in hosts.hosts if not hosts.untouched(host)]
+        deadline = time.monotonic() + 1.5  # in which the next host would have been let in
+        while time.monotonic() < deadline:
+            assert [host for host in hosts.hosts if not hosts.untouched(host)] == touched
+            time.sleep(0.1)
+    finally:
+        server.start()
+    result = hosts.finish(process)
+    assert (result.rc, set(result.states.values()), len(touched)) == (0, {"committed"}, 1), result.out
+    assert "nobody new is let in: the ledger postgresql://postgres@127.0.0.1:" in result.out
+    assert "goes on" in result.out
+    assert secretless(result), result.out
+    assert sorted(event["host"] for event in said(place, "host")) == sorted(hosts.hosts)
+    assert [event["how"] for event in said(place, "finished")] == ["ok"]
+    audited = hosts.run("onprem.rollout.audit", rollout_ledger=place)
+    assert (audited.rc, "the chain is whole; 2 hosts agree" in audited.out) == (0, True), audited.out
+
+
+def test_a_decision_on_another_controller_is_heard(fleet, place):
+    hosts = fleet(standard=2)
+    process = hosts.start(rollout_payload="naps", nap=2, rollout_rings=[{"name": "standard", "serial": [1]}], rollout_ledger=place, rollout_max_wait=0)
+    eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), process)
+    held = hosts.run("onprem.rollout.hold", "-vvv", "-e", f"rollout_ledger={place}")
+    result = hosts.finish(process)
+    assert (held.rc, result.rc, set(result.states.values())) == (0, 0, {"committed", "held"}), result.out
+    assert (secretless(held), secretless(result)) == (True, True), held.out + result.out
+
+
+def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server, place):
+    hosts = fleet(standard=1)
+    result = hosts.run("onprem.rollout.upgrade", "-e", f"rollout_ledger={server.place('nowhere')}")
+    assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
+    assert 'database "nowhere" does not exist' in " ".join(result.out.split())
+    assert secretless(result), result.out
