@@ -116,7 +116,7 @@ class WindowGate:
         return min([*thaws, *openings], default=None)
 
     def _first_opening(self, window: Window, after: float) -> list[float]:
-        for wall in window.openings(self._wall(after) - MARGIN):
+        for wall in window.openings(self._wall(after)):
             moment = self._moment(wall)
             if moment is not None and moment > after:
                 return [moment]
@@ -132,8 +132,8 @@ class WindowGate:
 
     def _open(self, window: Window, now: float) -> Iterator[float]:
         wall = self._wall(now)
-        for start in window.openings(wall - window.duration - MARGIN):
-            if start > wall + MARGIN:
+        for start in window.openings(wall - window.duration):
+            if start > wall + MARGIN:  # in the second of two hours the first one's openings are past, and yet ahead on the wall
                 return
             opens, closes = self._moment(start), self._moment(start + window.duration)
             if opens <= now < closes - window.cutoff:

@@ -56,6 +56,8 @@ PLAIN = [
     ("overlapping itself, past a cut-off", {"rrule": "FREQ=DAILY", "duration": "30h", "cutoff": "10h"}, "2026-03-03 21:00:00", "hold", "2026-03-04 00:00:00"),
     ("the last of a COUNT", {"rrule": "FREQ=DAILY;COUNT=2", "start": "2026-03-01 10:00", "duration": 60}, "2026-03-02 10:00:30", "pass", "2026-03-02 10:01:00"),
     ("after a COUNT", {"rrule": "FREQ=DAILY;COUNT=2", "start": "2026-03-01 10:00", "duration": 60}, "2026-03-02 10:01:00", "fail", None),
+    ("long after a COUNT", {"rrule": "FREQ=DAILY;COUNT=2", "start": "2026-03-01 10:00", "duration": 60}, "2026-05-02 10:00:30", "fail", None),
+    ("a whole week", {"rrule": "FREQ=MONTHLY", "duration": "7d"}, "2026-03-07 23:59:59", "pass", "2026-03-08 00:00:00"),
     ("after UNTIL", {"rrule": "FREQ=DAILY;UNTIL=20260302T000000", "duration": 60}, "2026-03-02 10:01:00", "fail", None),
     (
         "long after years of hours",
@@ -181,6 +183,11 @@ def test_windows_are_on_the_wall_of_the_zone(zone, options, now, opens, ends):
     assert ask(gate, now) == ("hold", opens)
     assert ask(gate, opens) == ("pass", ends)
     assert ask(gate, ends)[0] == "hold"
+
+
+def test_a_window_that_began_in_the_first_of_two_hours_is_open_in_the_second():
+    gate = made(**BERLIN, rrule="FREQ=DAILY;BYHOUR=2;BYMINUTE=50", duration="1h")
+    assert ask(gate, "2026-10-25 01:10:00") == ("pass", "2026-10-25 02:50:00")  # 02:10 for the second time
 
 
 def test_a_freeze_that_ends_in_the_fold_ends_the_second_time():
