@@ -14,7 +14,7 @@ description:
   - Writes one event to the ledger on the controller. No host is asked or touched.
   - A rollout that is at work hears it within 2 seconds, whichever terminal or job it runs in, if it uses the same ledger.
   - What is decided already is not decided again; then nothing changes.
-  - The playbooks P(onprem.rollout.hold#playbook) and its siblings call it.
+  - The playbooks C(onprem.rollout.hold) and its siblings call it.
 attributes:
   check_mode:
     description: Can run in check mode and return what would be written without writing it.
