@@ -18,7 +18,7 @@ What always holds, whatever the driver reports:
 
 1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
 2. no host of a wave is admitted before the wave before it is judged;
-3. when failures > max_failures of a ring, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
+3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
 5. when every admitted host reports an end, the rollout finishes;
 6. never more than L(Spread.max) hosts of a failure domain are in change, those of all waves and rings counted.
@@ -29,8 +29,10 @@ A parked host that fails by itself goes back at once, whatever 1 and 6 say; it c
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import Budget
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave
@@ -68,7 +70,8 @@ class Conductor:
         self.paused = ""
         self.gated: frozenset[str] = frozenset()
         self.finished = False
-        self.failures = {ring.ring.name: 0 for ring in plan.rings}
+        self.exceeded = ""
+        self._budget = Budget(plan)
         self._states: dict[str, State] = {}
         self._wave_of: dict[str, WaveRun] = {}
         self._waves: list[WaveRun] = []
@@ -99,6 +102,11 @@ class Conductor:
             run.release_at = points.get(run.plan.ring.commit, index)
 
     # --- what the driver may ask ---
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many hosts failed, by ring."""
+        return self._budget.failures
 
     def state(self, host: str) -> State:
         return self._states[host]
@@ -149,7 +157,7 @@ class Conductor:
             if outage:
                 self._stop(Halt.OUTAGE, run, now)
             else:
-                self._count_failure(run, now)
+                self._count(Halt.FAILURES, self._budget.failed(run.plan, run.number), run, now)
 
     def ended(self, host: str, outcome: State, now: float, detail: str = "") -> None:
         """The host is done with this rollout."""
@@ -157,10 +165,13 @@ class Conductor:
             raise ValueError(f"{outcome} is not an outcome; one of {', '.join(map(str, OUTCOMES))}")
         before_its_turn = self._states[host] is State.WAITING
         self._move(host, outcome, now, detail)
+        run = self._wave_of[host]
+        if outcome is State.UNREACHABLE:
+            self._count(Halt.UNREACHABLE, self._budget.unreachable(run.plan), run, now)
         if outcome is State.LOST and before_its_turn:
-            self._stop(Halt.LOST, self._wave_of[host], now)
+            self._stop(Halt.LOST, run, now)
         if outcome is State.RESTORE_FAILED:
-            self._stop(Halt.RESTORE_FAILED, self._wave_of[host], now)
+            self._stop(Halt.RESTORE_FAILED, run, now)
 
     def unfit(self, now: float) -> None:
         """Hosts that are to take part cannot even keep a snapshot: nobody is admitted."""
@@ -195,14 +206,13 @@ class Conductor:
         """The soak at work is over. Every host is still checked once more before its commit."""
         self._soak_until = min(self._soak_until, now)
 
-    def _count_failure(self, run: WaveRun, now: float) -> None:
-        ring = run.plan.ring
-        self.failures[ring.name] += 1
-        if self.failures[ring.name] > ring.max_failures:
-            self._stop(Halt.FAILURES, run, now)
+    def _count(self, why: Halt, exceeded: str, run: WaveRun, now: float) -> None:
+        if exceeded:
+            self.exceeded = self.exceeded or exceeded
+            self._stop(why, run, now)
 
     def _stop(self, why: Halt, run: WaveRun, now: float) -> None:
-        if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.WAITING) and why is not self.halt):
+        if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) and why is not self.halt):
             self.halt = why
             self._halt_ring = run.plan
             self._tell("halted", now, run=run, detail=why.value)
@@ -238,7 +248,7 @@ class Conductor:
 
         In an outage, and in a run that only waits, hosts that are healthy on the release are committed: parked ones could not stay.
         """
-        if self.halt in (Halt.OUTAGE, Halt.WAITING) or (self.halt is Halt.STOPPED and self._kept):
+        if self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) or (self.halt is Halt.STOPPED and self._kept):
             return "restore_host"
         if self.halt is Halt.STOPPED:
             return "restore_wave"

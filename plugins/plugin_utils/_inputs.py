@@ -42,6 +42,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Problem,
     Release,
     Ring,
+    limit,
     parse_release,
     parse_rings,
     parse_spread,
@@ -104,6 +105,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
+    limits = {name: limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in ("max_failures", "max_unreachable")}
+    plan = replace(plan, **limits)
     problems += found
     if verb != "status" and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]

@@ -56,6 +56,7 @@ class Plan:
 
     domains: the failure domains of every host that is in any that a ring has a rule for.
     takes: of a tailored release, in words, with the hosts.
+    max_failures, max_unreachable: of the whole rollout; a number, a percentage of its hosts, None for no limit.
     """
 
     release: Release
@@ -63,6 +64,8 @@ class Plan:
     held: Mapping[str, str] = field(default_factory=dict)
     domains: Domains = field(default_factory=dict)
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    max_failures: int | str | None = None
+    max_unreachable: int | str | None = None
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -192,6 +195,8 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "name": ring.ring.name,
                 "concurrency": ring.ring.concurrency,
                 "max_failures": ring.ring.max_failures,
+                "max_wave_failures": ring.ring.max_wave_failures,
+                "max_unreachable": ring.ring.max_unreachable,
                 "soak": ring.ring.soak,
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
@@ -202,6 +207,8 @@ def as_data(plan: Plan) -> dict[str, Any]:
             }
             for ring in plan.rings
         ],
+        "max_failures": plan.max_failures,
+        "max_unreachable": plan.max_unreachable,
         "held": dict(plan.held),
         "tailored": {what: list(hosts) for what, hosts in plan.takes.items()},
         "blast_radius": blast_radius(plan),

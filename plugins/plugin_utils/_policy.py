@@ -30,6 +30,7 @@ VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*$")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 WHOLE = re.compile(r"[0-9]+\Z")
 TOLD = object()
+TOO_MANY = 'write a whole number from 0 on, or a percentage up to "100%"; the rollout is halted when there are more'
 PERCENT = re.compile(r"^([0-9]+)%$")
 
 
@@ -59,7 +60,9 @@ class Ring:
 
     serial: wave sizes, each a number of hosts (>= 1) or a percentage of the ring such as "10%"; the last one repeats.
     concurrency: how many hosts of a wave may be in change at once; None means all of the wave.
-    max_failures: the ring is halted when failures > max_failures.
+    max_failures: the rollout is halted when failures in the ring > max_failures; a number, or a percentage of its hosts, rounded down.
+    max_wave_failures: the same for each of its waves; None for no limit.
+    max_unreachable: the same for hosts that could not be reached before their change.
     soak: seconds a wave must stay healthy before it is committed.
     require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
     gates: what each of its waves waits for, as written; L(_gates.parse) reads it.
@@ -70,7 +73,9 @@ class Ring:
     hosts: str
     serial: tuple[int | str, ...] = ("100%",)
     concurrency: int | None = None
-    max_failures: int = 0
+    max_failures: int | str = 0
+    max_wave_failures: int | str | None = None
+    max_unreachable: int | str | None = None
     soak: float = 0.0
     commit: str = "wave"
     on_failure: str = "restore_wave"
@@ -154,7 +159,9 @@ def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list
         hosts=hosts,
         serial=_serial(raw.get("serial", DEFAULT_SERIAL.get(name, ("100%",))), f"{where}.serial", problems),
         concurrency=_concurrency(raw.get("concurrency"), f"{where}.concurrency", problems),
-        max_failures=_count(raw.get("max_failures", 0), f"{where}.max_failures", problems),
+        max_failures=limit(raw.get("max_failures", 0), f"{where}.max_failures", problems) or 0,
+        max_wave_failures=limit(raw.get("max_wave_failures"), f"{where}.max_wave_failures", problems),
+        max_unreachable=limit(raw.get("max_unreachable"), f"{where}.max_unreachable", problems),
         soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
@@ -226,10 +233,22 @@ def _concurrency(raw: Any, where: str, problems: list[Problem]) -> int | None:
     return number
 
 
-def _count(raw: Any, where: str, problems: list[Problem]) -> int:
+def limit(raw: Any, where: str, problems: list[Problem]) -> int | str | None:
+    """How many hosts may fail or be missing: a number from 0 on, a percentage, or None for any number."""
+    if raw is None:
+        return None
+    percent = PERCENT.match(raw) if isinstance(raw, str) else None
     number = _whole(raw)
+    if percent and int(percent[1]) <= 100:
+        return str(raw)
     if number is None or number < 0:
-        problems.append(Problem(where, raw, "write a whole number from 0 on; the ring is halted when failures > max_failures"))
+        problems.append(
+            Problem(
+                where,
+                raw,
+                f'write a whole number from 0 on, or a percentage up to "100%"; the rollout is halted when more than {where.rpartition(".")[2]} are counted',
+            )
+        )
         return 0
     return number
 

@@ -18,7 +18,8 @@ def inputs_of(plan: Plan, release: str) -> dict[str, Any]:
     """What a rollout is made from, as the ledger keeps it: the release's digest, and each ring's policy and hosts."""
     rings = {ring["name"]: {option: value for option, value in ring.items() if option not in ("name", "waves")} for ring in as_data(plan)["rings"]}
     hosts = {ring.ring.name: sorted(ring.hosts) for ring in plan.rings}
-    return {"release": release, "rings": rings, "hosts": hosts, "held": sorted(plan.held)}
+    limits = {"max_failures": plan.max_failures, "max_unreachable": plan.max_unreachable}
+    return {"release": release, "rings": rings, "hosts": hosts, "held": sorted(plan.held), "limits": limits}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) -> list[str]:
@@ -30,6 +31,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) ->
     free = {*before.get("held", []), *now["held"]}
     if before.get("release") != now["release"]:
         lines.append("the release is another one of the same version: its artifacts, variables or description changed")
+    for name, value in now["limits"].items():
+        old = before.get("limits", {}).get(name)
+        lines += [f"rollout_{name} was {old}, is {value}"] if old != value else []
     old_rings, new_rings = before.get("rings", {}), now["rings"]
     old_hosts, new_hosts = before.get("hosts", {}), now["hosts"]
     for ring in sorted({*old_rings, *new_rings}):

@@ -70,6 +70,7 @@ class Halt(str, Enum):
     """Why a rollout stopped before its end: a closed set."""
 
     FAILURES = "failures"
+    UNREACHABLE = "unreachable"
     RESTORE_FAILED = "restore_failed"
     LOST = "lost"
     UNFIT = "unfit"

@@ -20,6 +20,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_C
 
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
+    Halt.UNREACHABLE: "unreachable hosts > max_unreachable, which says nothing of the release: nobody was sent back for it",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
     Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
@@ -86,6 +87,8 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
     for ring in plan.rings:
         policy = ring.ring
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
+        how += [f"or in a wave > {policy.max_wave_failures}"] if policy.max_wave_failures is not None else []
+        how += [f"or unreachable > {policy.max_unreachable}"] if policy.max_unreachable is not None else []
         how += [f"soak {span(policy.soak)}"] if policy.soak else []
         how += ["requires a drill"] if policy.require_drill else []
         how += [f"gates {', '.join(clean(gate.get('name') or gate.get('type')) for gate in policy.gates)}"] if policy.gates else []
@@ -283,7 +286,8 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
-        lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}"]
+        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE) else ""
+        lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]
     elif set(by_state) <= {State.SKIPPED}:

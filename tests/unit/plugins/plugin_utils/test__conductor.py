@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import allowed
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring, Spread
@@ -155,7 +156,8 @@ class Simulation:
                 if number > wave:
                     assert states[host] is State.WAITING
         for ring in self.plan.rings:
-            if self.conductor.failures[ring.ring.name] > ring.ring.max_failures:
+            name, unreachable = ring.ring.name, sum(states[host] is State.UNREACHABLE for host in ring.hosts)
+            if self.conductor.failures[name] > allowed(ring.ring.max_failures, len(ring.hosts)) or unreachable > allowed(ring.ring.max_unreachable, 0):
                 assert self.conductor.halt is not None
 
     def domains_have_room(self, busy: list[str], states: dict[str, State]) -> None:
@@ -297,7 +299,9 @@ def rollouts(draw) -> tuple[Plan, dict[str, Fate]]:
             "all",
             serial,
             concurrency=draw(st.one_of(st.none(), st.integers(1, 5))),
-            max_failures=draw(st.integers(0, 3)),
+            max_failures=draw(st.one_of(st.integers(0, 3), st.just("30%"))),
+            max_wave_failures=draw(st.one_of(st.none(), st.integers(0, 2))),
+            max_unreachable=draw(st.one_of(st.none(), st.integers(0, 2))),
             soak=draw(st.sampled_from([0.0, 0.0, 5.0, 60.0])),
             commit=draw(st.sampled_from(["host", "wave", "ring", "rollout"])),
             on_failure=draw(st.sampled_from(["restore_wave", "restore_host", "hold"])),
