@@ -23,6 +23,7 @@ LATER = 21  # the return code by which a payload asks to be run again later
 PATIENCE = 120.0
 SHOWN = 300
 CACHE = "/var/cache/onprem-rollout"
+OCI = "image"
 NAME = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*\Z")
 PINS = "localhost/onprem-rollout"
 REFERENCE = re.compile(
@@ -63,7 +64,7 @@ class Images:
         self.name = name
         self.pins_of = "{0}/{1}".format(PINS, name.lower())
         self.cache = os.path.join(cache, "container-" + name)
-        self.made = "localhost{0}:latest".format(self.cache.lower())  # what podman may call an image that it takes from there
+        self.made = "localhost/{0}:latest".format(OCI)  # what podman may call an image that it takes from there
 
     def find(self, reference: str) -> Optional[Image]:
         """The image of this name, digest or id, if the host has it."""
@@ -91,25 +92,27 @@ class Images:
     def load(self, reference: Reference, source: IO[bytes], origin: str, max_bytes: int) -> Image:
         """Bring the image of a verified OCI archive into the store, under names of its own: no tag that is in use is moved."""
         self._clear()
+        place = os.path.join(self.cache, OCI)
         os.makedirs(os.path.dirname(self.cache), 0o700, exist_ok=True)
         try:
-            _unpack.write(source, _unpack.plan(source, 0, max_bytes), os.fsencode(self.cache))
-            self._choose(reference, origin)
-            output = self._run(["pull", "--quiet", "--", "oci:" + self.cache], None)
+            os.mkdir(self.cache, 0o700)
+            _unpack.write(source, _unpack.plan(source, 0, max_bytes), os.fsencode(place))
+            self._choose(os.path.join(place, "index.json"), reference, origin)
+            output = self._run(["pull", "--quiet", "--", "oci:" + OCI], None, self.cache)  # podman makes a name of the path, which few would be good for
         finally:
             self._clear()
         found = ID.search(output)
         image = self.find(found.group(0)) if found else None
         if image is None:
-            raise _failed(["pull", "oci:" + self.cache], 0, output)
+            raise _failed(["pull", "oci:" + OCI], 0, output)
         self._run(["tag", image.id, "{0}:{1}".format(reference.repository, _tag(reference.digest))])
         if self.made in image.tags:
             self._run(["untag", image.id, self.made])
         return self._proven(reference)
 
-    def _choose(self, reference: Reference, origin: str) -> None:
+    @staticmethod
+    def _choose(index: str, reference: Reference, origin: str) -> None:
         """Leave in the index of the unpacked archive nothing but the image with this digest, and no name for it."""
-        index = os.path.join(self.cache, "index.json")
         try:
             with open(index, encoding="utf-8") as file:
                 content = json.load(file)
@@ -166,8 +169,8 @@ class Images:
             shutil.rmtree(self.cache)
 
     @staticmethod
-    def _run(argv: List[str], timeout: Optional[float] = PATIENCE) -> str:
-        code, output = podman(argv, timeout)
+    def _run(argv: List[str], timeout: Optional[float] = PATIENCE, cwd: Optional[str] = None) -> str:
+        code, output = podman(argv, timeout, cwd)
         if code != 0:
             raise _failed(argv, code, output)
         return output
@@ -178,10 +181,10 @@ def at(reference: Reference) -> str:
     return "{0.repository}@{0.digest}".format(reference)
 
 
-def podman(argv: List[str], timeout: Optional[float] = PATIENCE) -> Tuple[Optional[int], str]:
+def podman(argv: List[str], timeout: Optional[float] = PATIENCE, cwd: Optional[str] = None) -> Tuple[Optional[int], str]:
     """What podman ended with, and said. Refused on a host that has none."""
     try:
-        return run(["podman"] + argv, timeout)
+        return run(["podman"] + argv, timeout, cwd)
     except OSError as error:
         raise Refused("podman cannot be started on this host: {0}. Nothing was changed. Install it there.".format(reason(error)), "no_podman") from None
 
