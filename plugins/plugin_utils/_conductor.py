@@ -84,6 +84,7 @@ class Conductor:
         self._halt_ring: RingPlan | None = None
         self._kept = False
         self._opened: WaveRun | None = None
+        self._progress = 0.0
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
                 run = WaveRun(hosts, ring, number, self._crowd)
@@ -224,7 +225,17 @@ class Conductor:
         orders = Orders()
         while not self.finished and self._step(orders, now):
             pass
+        if not self.finished and self._in_change and self.halt is None:
+            self._watch_progress(self._waves[self._index], orders, now)
         return orders
+
+    def _watch_progress(self, run: WaveRun, orders: Orders, now: float) -> None:
+        """Hosts in change that get nowhere for too long are no reason to wait for them. While nobody is in change, a gate or a person is awaited."""
+        deadline = run.plan.ring.progress_deadline
+        if deadline and now - self._progress > deadline:
+            self._stop(Halt.STALLED, run, now)
+        elif deadline:
+            orders.wake_at = min(orders.wake_at or float("inf"), self._progress + deadline + 0.1)
 
     def _step(self, orders: Orders, now: float) -> bool:
         """Make at most one transition of the wave at work; True if there may be more to do."""
@@ -250,9 +261,7 @@ class Conductor:
         """
         if self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) or (self.halt is Halt.STOPPED and self._kept):
             return "restore_host"
-        if self.halt is Halt.STOPPED:
-            return "restore_wave"
-        if self.halt is Halt.ABORTED:
+        if self.halt in (Halt.STOPPED, Halt.ABORTED):
             return "restore_wave"
         if self.halt is Halt.UNPROVEN or self._halt_ring is None:
             return "hold"
@@ -358,6 +367,7 @@ class Conductor:
             raise ValueError(f"{host} is {state}: it cannot become {to}")
         run = self._wave_of[host]
         self._states[host] = to
+        self._progress = now
         change = (to in IN_CHANGE) - (state in IN_CHANGE)
         run.in_change += change
         self._in_change += change

@@ -198,6 +198,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "max_wave_failures": ring.ring.max_wave_failures,
                 "max_unreachable": ring.ring.max_unreachable,
                 "soak": ring.ring.soak,
+                "progress_deadline": ring.ring.progress_deadline,
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
                 "require_drill": ring.ring.require_drill,

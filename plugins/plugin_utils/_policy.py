@@ -60,9 +60,10 @@ class Ring:
 
     serial: wave sizes, each a number of hosts (>= 1) or a percentage of the ring such as "10%"; the last one repeats.
     concurrency: how many hosts of a wave may be in change at once; None means all of the wave.
-    max_failures: the rollout is halted when failures in the ring > max_failures; a number, or a percentage of its hosts, rounded down.
+    max_failures: the rollout is halted when failures > max_failures in the ring; a number, or a percentage of its hosts, rounded down.
     max_wave_failures: the same for each of its waves; None for no limit.
     max_unreachable: the same for hosts that could not be reached before their change.
+    progress_deadline: seconds; the rollout is halted when hosts are in change and none came any further for > progress_deadline. 0 is no limit.
     soak: seconds a wave must stay healthy before it is committed.
     require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
     gates: what each of its waves waits for, as written; L(_gates.parse) reads it.
@@ -77,6 +78,7 @@ class Ring:
     max_wave_failures: int | str | None = None
     max_unreachable: int | str | None = None
     soak: float = 0.0
+    progress_deadline: float = 0.0
     commit: str = "wave"
     on_failure: str = "restore_wave"
     require_drill: bool = False
@@ -162,6 +164,7 @@ def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list
         max_failures=limit(raw.get("max_failures", 0), f"{where}.max_failures", problems) or 0,
         max_wave_failures=limit(raw.get("max_wave_failures"), f"{where}.max_wave_failures", problems),
         max_unreachable=limit(raw.get("max_unreachable"), f"{where}.max_unreachable", problems),
+        progress_deadline=_seconds(raw.get("progress_deadline", 0), f"{where}.progress_deadline", problems),
         soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),

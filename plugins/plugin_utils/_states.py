@@ -76,6 +76,7 @@ class Halt(str, Enum):
     UNFIT = "unfit"
     OUTAGE = "outage"
     UNPROVEN = "unproven"
+    STALLED = "stalled"
     GATE = "gate"
     ABORTED = "aborted"
     STOPPED = "stopped"

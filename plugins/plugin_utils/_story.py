@@ -27,6 +27,7 @@ HALTS = {
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.GATE: "a gate says that it may not go on",
+    Halt.STALLED: "no host came any further for longer than progress_deadline",
     Halt.STOPPED: "an operator aborted it",
     Halt.WAITING: "it waits",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
@@ -90,6 +91,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         how += [f"or in a wave > {policy.max_wave_failures}"] if policy.max_wave_failures is not None else []
         how += [f"or unreachable > {policy.max_unreachable}"] if policy.max_unreachable is not None else []
         how += [f"soak {span(policy.soak)}"] if policy.soak else []
+        how += [f"progress deadline {span(policy.progress_deadline)}"] if policy.progress_deadline else []
         how += ["requires a drill"] if policy.require_drill else []
         how += [f"gates {', '.join(clean(gate.get('name') or gate.get('type')) for gate in policy.gates)}"] if policy.gates else []
         how += [f"at most {rule.max} of a {rule.by} at once" for rule in policy.spread]

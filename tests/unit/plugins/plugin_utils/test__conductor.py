@@ -451,3 +451,16 @@ def test_the_work_per_host_does_not_grow_with_the_wave(spread):
         return calls / hosts
 
     assert calls_per_host(4_000) < 1.3 * calls_per_host(400)
+
+
+def test_hosts_that_get_nowhere_for_longer_than_the_deadline_halt_the_rollout():
+    conductor = Conductor(fleet({"web": 3}, serial=(3,), concurrency=2, progress_deadline=60.0))
+    orders = conductor.tick(0.0)
+    assert (len(orders.admit), orders.wake_at) == (2, pytest.approx(60.1))
+    conductor.parked(orders.admit[0], 50.0)
+    assert len(conductor.tick(50.0).admit) == 1
+    assert (conductor.tick(110.0).wake_at, conductor.halt) == (pytest.approx(110.1), None), "not > 60 s yet"
+    assert conductor.tick(110.1).admit == []
+    assert conductor.halt is Halt.STALLED
+    in_change = [host for host, state in conductor.states().items() if state is State.CHANGING]
+    assert (len(in_change), sorted(conductor.tick(110.2).revert)) == (2, sorted(in_change))
