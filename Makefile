@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help demo test test-lint test-unit test-integration test-core test-fleet fleet-up fleet-verify fleet-down crash bench clean tree
 
 tools := tests/tools
-tiers := lint unit integration core -- fleet
+tiers := lint unit core -- fleet -- integration
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
