@@ -105,8 +105,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
-    limits = {name: limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in ("max_failures", "max_unreachable")}
-    plan = replace(plan, **limits)
+    failures, unreachable = (limit(value(name, None), name, problems) for name in ("rollout_max_failures", "rollout_max_unreachable"))
+    plan = replace(plan, max_failures=failures, max_unreachable=unreachable)
     problems += found
     if verb != "status" and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]
