@@ -139,6 +139,6 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
         return Reason.DONE, f"every host that takes part has it since {when}"
     if how == "waiting":
         return Reason.WAITING, f"the last run waited until {when}: {end.data.get('paused')}"
-    if how == "halted":
-        return Reason.HALTED, f"the last run halted at {when}: {end.data.get('why') or 'it was interrupted'}"
+    if how in ("halted", "interrupted"):
+        return Reason.HALTED, f"the last run was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
     return Reason.NOT_EVERYWHERE, f"the last run ended at {when}, and some hosts are left"

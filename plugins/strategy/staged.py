@@ -113,9 +113,11 @@ class StrategyModule(HostPinned):
             code = self._run_to_the_end(iterator, play_context)
         except KeyboardInterrupt:
             self._exit_code = INTERRUPTED
+            self._note_end("interrupted")
             self._last_words()
             raise
         except AnsibleError:
+            self._note_end("failed")
             self._last_words()
             raise
         finally:

@@ -201,6 +201,7 @@ def test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first(fleet):
     assert "ROLLOUT INTERRUPTED" in interrupted.out
     assert "in change, settled by the next upgrade: 1 host: early0" in interrupted.out
     assert "not started: 1 host: standard0" in interrupted.out
+    assert hosts.ledger()[-1].data["how"] == "interrupted"
     assert hosts.record("early0")["transaction"]["phase"] == "changing"
     assert hosts.version("early0") == "2.0"
     result = hosts.run()

@@ -32,7 +32,8 @@ REASONS = [
     ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("finished", how="ok")), Reason.DONE, "every host that takes part has it"),
     ((STARTED, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "the last run waited until 1970-01-01T00:00:00.000Z: no approval"),
-    ((STARTED, event("finished", how="halted", why="failures")), Reason.HALTED, "the last run halted at 1970-01-01T00:00:00.000Z: failures"),
+    ((STARTED, event("finished", how="halted", why="failures")), Reason.HALTED, "the last run was halted at 1970-01-01T00:00:00.000Z: failures"),
+    ((STARTED, event("finished", how="interrupted")), Reason.HALTED, "the last run was interrupted at 1970-01-01T00:00:00.000Z"),
     ((STARTED, event("finished", how="failed")), Reason.NOT_EVERYWHERE, "some hosts are left"),
     ((STARTED, event("finished", how="ok"), STARTED), Reason.RUNNING, "the hosts are asked"),
 ]
