@@ -33,6 +33,7 @@ HALTS = {
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
 NO_COMMANDS = Commands()
+LONGEST = 4000  # characters of what a gate says: each approval that does not count, and why
 
 
 def clean(text: Any, length: int = 400) -> str:
@@ -240,7 +241,7 @@ def _failed_releases(record: Mapping[str, Any]) -> str:
 
 def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> str | None:
     """One line for what matters while it happens, or None."""
-    host, detail = clean(event.host), clean(event.detail)
+    host, detail = clean(event.host), clean(event.detail, LONGEST if event.kind in ("gate", "decided") else 400)
     where = f"{event.ring} wave {event.wave}/{_wave_count(conductor.plan, event.ring)}" if event.ring else ""
     if event.kind == "wave":
         if event.detail == "filling":
@@ -286,7 +287,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     if not conductor.finished:
         lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
     elif conductor.halt is Halt.WAITING and not exit_code:
-        lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused)}", f"  to go on when that is over: {commands.same()}"]
+        lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
         which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE) else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
