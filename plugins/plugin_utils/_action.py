@@ -27,8 +27,8 @@ class HostAction(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if self.fresh and self._connection.transport != "local":  # up to core 2.18 that one warns that it has nothing to reset
-            self._connection.reset()
+        if self.fresh:
+            renew(self._connection, _light.can_be_light(self))
         arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", "")), **self._task.args})
         result.update(_light.run(self, self.verb, arguments, task_vars or {}))
         return result
@@ -36,6 +36,14 @@ class HostAction(ActionBase):
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""
         return given
+
+
+def renew(connection: Any, once: bool) -> None:
+    """What runs next makes a connection of its own. If that is one command, it costs less to go past the shared one of OpenSSH than to end it."""
+    if connection.transport == "ssh" and once:
+        connection.set_option("ssh_args", f"-o ControlMaster=no -o ControlPath=none {connection.get_option('ssh_args')}")
+    elif connection.transport != "local":  # up to core 2.18 that one warns that it has nothing to reset
+        connection.reset()
 
 
 def with_identity(given: dict[str, Any]) -> dict[str, Any]:

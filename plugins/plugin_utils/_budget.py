@@ -35,18 +35,18 @@ class Budget:
         self.failures[name] += 1
         self._of_wave[name, wave] += 1
         return (
-            _exceeded("failures", f"wave {wave} of {name}", self._of_wave[name, wave], allowed(policy.max_wave_failures, len(ring.waves[wave - 1])))
-            or _exceeded("failures", f"ring {name}", self.failures[name], allowed(policy.max_failures, len(ring.hosts)))
-            or _exceeded("failures", "the rollout", self.failures.total(), allowed(self._plan.max_failures, self._hosts))
+            _exceeded(f"wave {wave} of {name}", self._of_wave[name, wave], allowed(policy.max_wave_failures, len(ring.waves[wave - 1])))
+            or _exceeded(f"ring {name}", self.failures[name], allowed(policy.max_failures, len(ring.hosts)))
+            or _exceeded("the rollout", self.failures.total(), allowed(self._plan.max_failures, self._hosts))
         )
 
     def unreachable(self, ring: RingPlan) -> str:
         name = ring.ring.name
         self._unreachable[name] += 1
-        return _exceeded("unreachable", f"ring {name}", self._unreachable[name], allowed(ring.ring.max_unreachable, len(ring.hosts))) or _exceeded(
-            "unreachable", "the rollout", self._unreachable.total(), allowed(self._plan.max_unreachable, self._hosts)
+        return _exceeded(f"ring {name}", self._unreachable[name], allowed(ring.ring.max_unreachable, len(ring.hosts))) or _exceeded(
+            "the rollout", self._unreachable.total(), allowed(self._plan.max_unreachable, self._hosts)
         )
 
 
-def _exceeded(what: str, where: str, count: int, limit: float) -> str:
-    return f"{where}: {count} {what} > {limit:g}" if count > limit else ""
+def _exceeded(where: str, count: int, limit: float) -> str:
+    return f"{where}: {count} > {limit:g}" if count > limit else ""

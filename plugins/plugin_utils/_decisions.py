@@ -17,7 +17,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import told
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, told
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Wave
 
 ASKED = (Wave.PENDING, Wave.FILLING)  # while hosts of a wave may be let in
@@ -76,7 +76,7 @@ class Decisions:
 
     def _act(self, entry: Entry) -> None:
         now = self._clock()
-        for _gate, watch in self._watched:
+        for _gate, watch in self._watched if entry.kind in VERBS else ():
             watch.hurry()
         if entry.kind == "abort":
             self._tell(Event("decided", now, detail=f"abort by {told(entry)}"))
@@ -99,7 +99,7 @@ class Decisions:
         )
         for gate, watch in self._watched:
             if watch.due():
-                watch.heard(gate.ask(situation))
+                watch.heard(_asked(gate, situation))
         self._hear(judge(watch.answer for _gate, watch in self._watched), state)
         return "" if self._answer.verdict is Verdict.PASS else self._answer.why
 
@@ -108,7 +108,7 @@ class Decisions:
             ring, number = self._place
             self._tell(Event("gate", self._clock(), ring=ring, wave=number, detail=f"{answer.verdict}: {answer.why}"))
         self._answer = answer
-        if answer.verdict is Verdict.FAIL:
+        if answer.verdict is Verdict.FAIL and state is Wave.PENDING:
             self._conductor.refuse(self._clock())
         elif answer.verdict is Verdict.PASS and state is Wave.PENDING:
             self._conductor.open_gate()
@@ -128,3 +128,11 @@ class Decisions:
             self._waits_since = now
         if self._waits_since is not None and now - self._waits_since >= self._max_wait:
             self._conductor.give_way(now)
+
+
+def _asked(gate: Gate, situation: Situation) -> Answer:
+    """What the gate says; whatever goes wrong in it lets nobody through."""
+    try:
+        return gate.ask(situation)
+    except Exception as error:
+        return Answer(Verdict.ERROR, f"the gate {gate.name} itself failed: {type(error).__name__}: {error}")

@@ -84,7 +84,7 @@ class LedgerFile:
                 for line in source:
                     if not line.endswith(b"\n"):
                         break
-                    entry = follow(self._head, line[:-1].decode())
+                    entry = follow(self._head, line[:-1].decode("utf-8", "backslashreplace"))
                     found.append(entry)
                     self._head, self._seen = entry.head, self._seen + len(line)
         except FileNotFoundError:

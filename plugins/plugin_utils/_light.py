@@ -109,7 +109,7 @@ def run(action: ActionBase, name: str, arguments: dict[str, Any], task_vars: dic
         program += ATTACH.replace("{option}", attachment[0]).replace("{attachment}", content)
     program += START.replace("{check_mode}", str(bool(action._task.check_mode)))
     environment = action._compute_environment_string()
-    command = f"{environment} {shlex.quote(interpreter)} -I -B -".strip()
+    command = f"{environment} {shlex.quote(interpreter)} -I -B -S -".strip()
     return read(action._low_level_execute_command(command, in_data=program.encode()))
 
 

@@ -21,7 +21,8 @@ def wanted(conductor: Conductor, runs: Mapping[str, HostRun], look_only: bool) -
     if look_only:
         unsettled = any(in_progress(run.record) or run.record.get("drained") for run in runs.values())
         return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
-    if conductor.halt is Halt.WAITING and states <= {*GOOD, State.HELD}:
+    left = any(run.unsettled or run.drained or run.kept for run in runs.values())
+    if conductor.halt is Halt.WAITING and states <= {*GOOD, State.HELD} and not left:
         return "waiting"
     if conductor.halt is not None or not conductor.finished:
         return "halted"

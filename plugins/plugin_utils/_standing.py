@@ -50,7 +50,8 @@ class Standing:
         elif entry.kind == "started":
             self.run, self.end, self.wave, self.halted, self.abort, self.promote = entry, None, None, None, None, None
         elif entry.kind == "wave":
-            self.wave = entry
+            if entry.data.get("state") != "soaking":  # that it soaks, and for how long, was said just before
+                self.wave = entry
         elif entry.kind == "halted":
             self.halted = entry
         elif entry.kind == "finished":

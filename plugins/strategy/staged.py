@@ -146,10 +146,11 @@ class StrategyModule(HostPinned):
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
         lines: list[str] = []
-        if self._inputs.audit:
-            anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
-            self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
         try:
+            if self._inputs.audit:
+                self._sound = False  # until it is proven
+                anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
+                self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
             standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
         except (LedgerError, BrokenChain) as error:
             return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]

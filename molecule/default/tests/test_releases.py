@@ -50,7 +50,7 @@ def test_a_bad_release_stops_at_its_canary(shop: Shop, version: str, seen: str) 
     assert sorted(result.states.values()) == ["held"] * 5 + ["restored"], str(result)
     shop.verify({canary: f"restored {version}"})
     words = result.last_words
-    assert words.startswith(f"ROLLOUT HALTED: shop {version}: failures > max_failures\n"), words
+    assert words.startswith(f"ROLLOUT HALTED: shop {version}: failures > max_failures (ring early: 1 > 0)\n"), words
     for needed in (f"restored: {canary}: check shop is healthy: ", seen, "proven by shop is healthy", "held: 5 hosts", "to go on", "exit code: 2"):
         assert needed in words, f"{needed!r} is not in the last lines:\n{words}"
 

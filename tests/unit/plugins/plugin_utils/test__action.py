@@ -13,6 +13,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore, retry
+from ansible_collections.onprem.rollout.plugins.plugin_utils._action import renew
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
@@ -77,6 +78,13 @@ def test_a_holder_of_the_task_stays_and_the_task_is_not_changed(module: Any, ver
     plugin.run(None, {})
     assert calls[0]["module_args"]["holder"] == {"run": "another"}
     assert given == {"holder": {"run": "another"}}
+
+
+def test_one_command_goes_past_the_shared_connection_and_keeps_the_options_of_the_user() -> None:
+    options = {"ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s"}
+    connection = SimpleNamespace(transport="ssh", set_option=options.__setitem__, get_option=options.__getitem__)
+    renew(connection, True)
+    assert options["ssh_args"] == "-o ControlMaster=no -o ControlPath=none -C -o ControlMaster=auto -o ControlPersist=60s"
 
 
 def test_a_local_connection_is_not_reset() -> None:

@@ -185,6 +185,28 @@ def test_a_gate_that_closes_in_mid_wave_lets_nobody_else_in(world):
     assert set(found.states().values()) == {"committed"}
 
 
+def test_a_gate_that_fails_in_mid_wave_sends_nobody_back(world):
+    gate = Says(PASS)
+    found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=20.0)
+    found.now += 1
+    found.decisions.attend()
+    assert found.conductor.tick(found.now).admit == ["a"]
+    gate.answer = FAIL
+    found.now += 40
+    found.conductor.parked("a", found.now)
+    found.steps(30)
+    assert (found.conductor.halt, found.states()) == (Halt.WAITING, {"a": "committed", "b": "held"})
+
+
+def test_a_gate_that_is_broken_lets_nobody_in(world):
+    gate = Says(PASS)
+    gate.ask = lambda situation: 1 / 0
+    found = world(("a",), gates=[gate], max_wait=1000.0)
+    found.steps(60)
+    assert found.states() == {"a": "waiting"}
+    assert "the gate board itself failed: ZeroDivisionError" in found.conductor.paused
+
+
 def test_waves_of_which_nobody_waits_need_no_gate(world):
     gate = Says(FAIL)
     found = world(("a",), gates=[gate])

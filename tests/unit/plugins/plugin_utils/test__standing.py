@@ -28,6 +28,7 @@ REASONS = [
     ((STARTED,), Reason.RUNNING, "the hosts are asked, by ada"),
     ((STARTED, WAVE), Reason.RUNNING, "early wave 1, by ada on ctl1, pid 7"),
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s")), Reason.SOAKING, "early wave 1 soaks 600 s since 1970-01-01T00:00:00.000Z"),
+    ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s"), event("wave", ring="early", wave=1, state="soaking")), Reason.SOAKING, "soaks 600 s"),
     ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
     ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("finished", how="ok")), Reason.DONE, "every host that takes part has it"),
