@@ -106,7 +106,8 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     failures, unreachable = (limit(value(name, None), name, problems) for name in ("rollout_max_failures", "rollout_max_unreachable"))
-    plan = replace(plan, max_failures=failures, max_unreachable=unreachable)
+    common = value("rollout_gates", None)
+    plan = replace(plan, max_failures=failures, max_unreachable=unreachable, gates=tuple(common) if isinstance(common, list) else ())
     problems += found
     if verb != "status" and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]
@@ -130,7 +131,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
         ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
         replan=switch(source, shared, "rollout_replan", "", problems),
-        gates=_gates_of(rings, value("rollout_gates", None), problems) if verb != "status" else {},
+        gates=_gates_of(rings, common, problems) if verb != "status" else {},
     )  # fmt: skip
     return inputs, problems
 

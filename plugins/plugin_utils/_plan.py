@@ -57,6 +57,7 @@ class Plan:
     domains: the failure domains of every host that is in any that a ring has a rule for.
     takes: of a tailored release, in words, with the hosts.
     max_failures, max_unreachable: of the whole rollout; a number, a percentage of its hosts, None for no limit.
+    gates: of all rings, as written.
     """
 
     release: Release
@@ -66,6 +67,7 @@ class Plan:
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_failures: int | str | None = None
     max_unreachable: int | str | None = None
+    gates: tuple[Any, ...] = ()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -202,18 +204,26 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
                 "require_drill": ring.ring.require_drill,
-                "gates": list(ring.ring.gates),
+                "gates": [gate_data(gate) for gate in ring.ring.gates],
                 "spread": [{"by": rule.by, "max": rule.max} for rule in ring.ring.spread],
                 "waves": [list(wave) for wave in ring.waves],
             }
             for ring in plan.rings
         ],
+        "gates": [gate_data(gate) for gate in plan.gates],
         "max_failures": plan.max_failures,
         "max_unreachable": plan.max_unreachable,
         "held": dict(plan.held),
         "tailored": {what: list(hosts) for what, hosts in plan.takes.items()},
         "blast_radius": blast_radius(plan),
     }
+
+
+def gate_data(gate: Any) -> Any:
+    """A gate as JSON-ready data that may be shown: what a program is told by its environment may be secret."""
+    if isinstance(gate, Mapping) and isinstance(gate.get("env"), Mapping):
+        gate = {**gate, "env": {str(name): hashlib.sha256(str(value).encode()).hexdigest() for name, value in gate["env"].items()}}
+    return json.loads(json.dumps(gate, default=str))
 
 
 def digest(plan: Plan, release: str) -> str:

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 
@@ -41,6 +42,15 @@ def test_who_is_held_may_go_and_come():
     for rings, held in (({"early": (["a"], {}), "standard": (["b"], {})}, ["c"]), ({"standard": (["b", "c"], {})}, ["a"])):
         now = {**inputs(**rings), "held": held}
         assert changes(BEFORE, now, False) == changes(now, BEFORE, False) == []
+
+
+def test_gates_of_all_rings_are_part_of_the_plan_and_what_their_programs_are_told_is_not_shown():
+    plan = Plan(Release("shop", "2.0", ()), (), gates=({"type": "command", "argv": ["ask"], "env": {"TOKEN": "s3cret"}, "since": date(2030, 1, 2)},))
+    (line,) = changes(json.loads(json.dumps(inputs_of(Plan(Release("shop", "2.0", ()), ()), "d1"))), inputs_of(plan, "d1"), False)
+    assert line.startswith("rollout_gates was []")
+    assert "2030-01-02" in line
+    assert "s3cret" not in line
+    assert digest(plan, "d1") != digest(Plan(Release("shop", "2.0", ()), ()), "d1")
 
 
 def test_many_hosts_are_counted():
