@@ -112,4 +112,5 @@ def _hide_data(key: str, data: Any) -> Any:
 
 def _is_secret(key: str, value: str) -> bool:
     inside = value.lstrip()[:1] in ("{", "[") and SECRET.search(value)
-    return bool(SECRET.search(key) or inside or re.search(r"://[^/@]*:[^/@]*@", value))
+    asked = "://" in value and any(SECRET.search(name) for name in re.findall(r"[?&]([^=&]+)=", value))
+    return bool(SECRET.search(key) or inside or asked or re.search(r"://[^/@]*:[^/@]*@", value))

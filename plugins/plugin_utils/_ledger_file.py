@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ansible_collections.onprem.rollout.plugins.module_utils._store import fsync_dir
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
     START,
     BrokenChain,
@@ -103,7 +104,7 @@ class LedgerFile:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if fresh:
-                _fsync_directory(directory)
+                fsync_dir(directory)
             yield fd
         finally:
             os.close(fd)
@@ -139,11 +140,3 @@ def _write(fd: int, end: int, content: bytes) -> None:
     except OSError:
         os.ftruncate(fd, end)
         raise
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -28,6 +28,7 @@ SHOWN = [
     (["-e", '{"db": {"password": "hunter2"}, "x": 1}'], """-e '{"db": {"password": "HIDDEN"}, "x": 1}'""", """ -e '{"x": 1}'"""),
     (["-e", "{db: hunter2}"], "-e HIDDEN", ""),
     (["-e", "depot=https://me:hunter2@depot"], "-e depot=HIDDEN", ""),
+    (["-e", "rollout_ledger=postgresql://u@db/shop?sslmode=require&password=hunter2"], "-e rollout_ledger=HIDDEN", ""),
     (["-e", "rollout_keep=2"], "-e rollout_keep=2", " -e rollout_keep=2"),
     (["-e", '{"passwords": ["hunter2"]}'], """-e '{"passwords": "HIDDEN"}'""", ""),
     (["-e", '{"db_password": {"x": "hunter2"}}'], """-e '{"db_password": "HIDDEN"}'""", ""),
