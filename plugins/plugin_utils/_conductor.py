@@ -30,36 +30,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import Budget
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event, Orders
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave
 from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun
-
-
-@dataclass(slots=True)
-class Orders:
-    """What the driver must do now; wake_at is when to ask again if nothing is reported before."""
-
-    admit: list[str] = field(default_factory=list)
-    commit: list[str] = field(default_factory=list)
-    revert: list[str] = field(default_factory=list)
-    wake_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened: kind is one of admitted, parked, failing, ended, wave, soak, halted, finished."""
-
-    kind: str
-    at: float
-    host: str = ""
-    state: State | None = None
-    ring: str = ""
-    wave: int = 0
-    detail: str = ""
 
 
 class Conductor:

@@ -20,7 +20,6 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 - C(meta: refresh_inventory) makes every host anew, with another id, and core compares hosts by their ids: a payload's
   include would be loaded for nobody.
 - C(meta: end_play) completes every host that the restricted inventory shows; a state saved before can be set again.
-- Callbacks get their result as C(_result) up to 2.18 and as C(result) from 2.19 on.
 - The bit C(RUN_FAILED_BREAK_PLAY) of a play's result keeps later plays from running and gives exit code 2.
 """
 
@@ -40,17 +39,14 @@ from ansible.inventory.host import Host
 from ansible.playbook.block import Block
 from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
-from ansible.playbook.task_include import TaskInclude
-from ansible.plugins.callback import CallbackBase
 from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 
-from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._report import PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
-PREFIX = "onprem.rollout."
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
@@ -65,61 +61,9 @@ INSTEAD = {
 }
 
 
-class Report:
-    """The result of one task on one host, in the same shape from every version of core."""
-
-    def __init__(self, kind: str, result: Any) -> None:
-        self.host: str = (result.host if hasattr(result, "host") else result._host).get_name()
-        self.data: Mapping[str, Any] = result.result if hasattr(result, "result") else result._result
-        task = result.task if hasattr(result, "task") else result._task
-        self.kind = "ignored" if kind == "unreachable" and task.ignore_unreachable else kind
-        self.task: str = task.get_name()
-        self.verb = verb_of(task)
-        self.payload: str = "" if not in_payload(task) else "include" if isinstance(task, TaskInclude) else "task"
-
-
-def in_payload(task: Any) -> bool:
-    """Every task of a payload inherits the variable by which a restore finds the processes that it left."""
-    return any(isinstance(item, Mapping) and VARIABLE in item for item in task.environment or [])
-
-
-def verb_of(task: Any) -> str:
-    """R("commit") for a task of our C(commit), R("") for a task of anybody else."""
-    action = getattr(task, "resolved_action", None) or task.action
-    return str(action)[len(PREFIX) :] if str(action).startswith(PREFIX) else ""
-
-
 def is_set(value: Any) -> bool:
     """A keyword that the play gives: 0 is a value of max_fail_percentage, and in Python it equals False."""
     return value is not None and value is not False and value != []
-
-
-class Listener(CallbackBase):
-    """Hands every task's result, and the end of the run, to the strategy."""
-
-    CALLBACK_VERSION = 2.0
-    CALLBACK_TYPE = "aggregate"
-    CALLBACK_NAME = "onprem.rollout.listener"
-
-    def __init__(self, report: Callable[[Report], None], last_words: Callable[[], None]) -> None:
-        super().__init__()
-        self._report = report
-        self._last_words = last_words
-
-    def v2_runner_on_ok(self, result: Any) -> None:
-        self._report(Report("ok", result))
-
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._report(Report("ignored" if ignore_errors else "failed", result))
-
-    def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._report(Report("unreachable", result))
-
-    def v2_runner_on_skipped(self, result: Any) -> None:
-        self._report(Report("skipped", result))
-
-    def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._last_words()
 
 
 class Core:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Gate, Situation, Verdict
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, told
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Wave
 

@@ -20,10 +20,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
-from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report, drilled, failed_before, in_progress
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
-from ansible_collections.onprem.rollout.plugins.plugin_utils._settling import Settling
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reading import Reading
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, State
 
@@ -43,19 +44,14 @@ class Driver:
     ) -> None:
         self.conductor = conductor
         self.runs = {host: HostRun() for host in conductor.states()}
-        self.asked = False
         self._stage = stage
-        self._digest = digest
         self._tell = tell
         self._settings = settings
         self._look_only = look_only
         self._clock = clock
         self._sleep = sleep
         self._attend = attend or (lambda: None)
-        self._to_ask = deque(self.runs)
-        self._asking: dict[str, None] = {}
-        self._half_done: list[str] = []
-        self._settling = Settling(conductor.plan)
+        self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
         self._renewals: deque[tuple[float, str]] = deque()
         self._wave: tuple[str, ...] = ()
@@ -67,11 +63,11 @@ class Driver:
         while not self._stage.terminated():
             if self._stage.dead_worker():
                 raise WorkerDied("a worker process of this controller was killed, or could not be started")
-            if not self.asked and self._ask():
-                reading = self._runnable(self._asking)
+            if not self._reading.done and self._reading.step():
+                reading = self._runnable(self._reading.asking)
                 if reading:
                     return reading
-                self._await(self._asking, None, self._clock())
+                self._await(self._reading.asking, None, self._clock())
                 continue
             if self._look_only:
                 return []
@@ -103,116 +99,6 @@ class Driver:
         waiting = [self.runs[host] for host in hosts]
         moments = [run.retry_at if run.dark else run.later_until for run in waiting] + ([] if wake_at is None else [wake_at])
         self._sleep(min([max(moment - now, 0.01) for moment in moments] + [0.25]))
-
-    # --- reading, before anything is changed ---
-
-    def _ask(self) -> bool:
-        """Let the hosts read, as many at a time as core has workers. True while some of them still do."""
-        for host in list(self._asking):
-            if not self._stage.busy(host) and not self._still_reads(host) and not self._comes_back(host):
-                del self._asking[host]
-                self._read(host)
-        while self._to_ask and len(self._asking) < max(self._stage.width, 1):
-            host = self._to_ask.popleft()
-            if self._still_reads(host):
-                self._asking[host] = None
-            else:
-                self._read(host)
-        if not self._asking or all(self.runs[host].settling for host in self._asking):
-            self._settle()
-        self.asked = not self._asking
-        if self.asked and any(run.unfit and run.outcome is State.REFUSED for run in self.runs.values()) and not self._look_only:
-            self.conductor.unfit(self._clock())
-        if self.asked:
-            self._require_drills()
-            self._tell(Event("asked", self._clock()))
-        return not self.asked
-
-    def _require_drills(self) -> None:
-        """Before any host is touched: rings that want the release rehearsed are refused as a whole if it was not."""
-        passed = False
-        for ring in self.conductor.plan.rings:
-            passed = passed or any(drilled(self.runs[host].record, self._digest) for host in ring.hosts)
-            if ring.ring.require_drill and not passed:
-                why = (
-                    f"ring {ring.ring.name} requires a drill of this release, and no host of it or of a ring before it has passed one: run onprem.rollout.drill"
-                )
-                for host in ring.hosts:
-                    if self.conductor.state(host) is State.WAITING:
-                        self._end(host, State.REFUSED, self._clock(), why)
-
-    def _read(self, host: str) -> None:
-        run = self.runs[host]
-        if run.half_done and not (run.settling or run.dark or run.why):
-            self._half_done.append(host)
-        else:
-            self._learn(host)
-
-    def _settle(self) -> None:
-        """Let hosts that are half done be settled, after all were asked and as many at once as may be in change."""
-        for host in list(self._half_done):
-            if self._settling.may_join(host, self._asking):
-                self._half_done.remove(host)
-                self.runs[host].settling = True
-                self._asking[host] = None
-
-    def _still_reads(self, host: str) -> bool:
-        """A host that is settled does that, and rejoins, before its turn comes."""
-        run = self.runs[host]
-        if run.dark:
-            return False
-        place = self._stage.place(host)
-        return place is Place.READING or (run.settling and place is Place.WORKING)
-
-    def _comes_back(self, host: str) -> bool:
-        """A host that gives no answer while it is settled has as long to come back as one in change."""
-        run, now = self.runs[host], self._clock()
-        if not (run.dark and run.settling):
-            return False
-        if not run.give_up_at:
-            run.give_up_at = now + self._settings.reconnect_timeout
-            run.retry_at = now + self._settings.reconnect_interval
-        elif now >= run.give_up_at:
-            run.why = f"{run.dark}; did not come back within {self._settings.reconnect_timeout:g} s"
-            return False
-        elif now >= run.retry_at:
-            run.dark = ""
-            run.retry_at = now + self._settings.reconnect_interval
-            self._stage.again(host)
-        return True
-
-    def _learn(self, host: str) -> None:
-        """What the host said decides whether it takes part."""
-        run, now = self.runs[host], self._clock()
-        run.give_up_at = 0.0
-        run.stranded = run.settling and run.drained and not (run.why or run.dark)
-        if self.conductor.state(host) is State.HELD:
-            self._keep_out(host, run)
-        elif run.dark and run.settling:
-            self._end(host, State.LOST, now, run.why)
-        elif run.dark:
-            self._end(host, State.UNREACHABLE, now, run.dark)
-        elif run.kept:
-            self._end(host, State.REFUSED, now, f"an operator must decide: {run.kept}")
-        elif run.why and run.settling:  # or what was left to do was the rejoin alone
-            failed = not run.put_back and in_progress(run.record)
-            self._end(host, State.RESTORE_FAILED if failed else State.REFUSED, now, run.why)
-        elif (run.record.get("transaction") or {}).get("phase") == "inconsistent":
-            self._end(host, State.REFUSED, now, "it is inconsistent: nobody touches it until an operator says so")
-        elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
-            self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
-        elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
-            self._end(host, State.SKIPPED, now)
-        elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
-            self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
-        elif run.unfit:
-            self._end(host, State.REFUSED, now, run.unfit)
-
-    def _keep_out(self, host: str, run: HostRun) -> None:
-        """The customer holds the host: what is half done was settled, but it takes no part, and no trouble of it is the rollout's."""
-        run.unsettled = (run.why or run.dark) if run.half_done else ""
-        if not self._look_only:
-            self._stage.leave_out(host)
 
     # --- what happened to hosts in change ---
 
@@ -355,10 +241,7 @@ class Driver:
     def abort(self, why: str) -> None:
         """The run failed in the middle of a pass: send everybody who is not committed back."""
         now = self._clock()
-        self._to_ask.clear()
-        self._half_done.clear()
-        self._asking.clear()
-        self.asked = True
+        self._reading.give_up()
         for host, state in self.conductor.states().items():
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:

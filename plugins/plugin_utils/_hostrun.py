@@ -23,7 +23,7 @@ RESTORE_OUTCOMES = {
 
 
 class Report(Protocol):
-    """The result of one task; see L(_core.Report). kind: ok, failed, ignored skipped or unreachable; verb: of our modules, or empty;
+    """The result of one task; see L(_report.Report). kind: ok, failed, ignored skipped or unreachable; verb: of our modules, or empty;
     payload: include or task of the payload, or empty."""
 
     kind: str

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Event as Decided
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Event, Head, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event as Decided
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
 
 RETRY = 2.0

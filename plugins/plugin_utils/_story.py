@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import at_once, rounds
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, Halt, State

@@ -47,7 +47,7 @@ from ansible.utils.display import Display
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
@@ -55,6 +55,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_g
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of

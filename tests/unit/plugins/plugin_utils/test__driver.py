@@ -447,8 +447,7 @@ def test_a_host_that_waits_for_its_payload_gets_no_task_and_is_not_asked_in_vain
 
 def test_a_host_that_waits_for_its_payload_is_reverted_with_its_wave_at_once():
     play = Play(hosts=2, ring={"serial": ("100%",)}, answers={("h1", "payload"): BROKEN}, delays={("h0", "payload"): 8, ("h1", "payload"): 3})
-    play.driver._asking, play.driver._to_ask = {}, type(play.driver._to_ask)()
-    play.driver.asked = True
+    play.driver._reading.give_up()
     play.driver.report(FakeReport("ok", "h0", "begin", {"outcome": "begun"}, "begin"))
     play.driver.report(FakeReport("ok", "h0", "retry", {"wait": 1e6}, "retry"))
     play.stage.at = {"h0": ("forward", 2), "h1": ("forward", 1)}

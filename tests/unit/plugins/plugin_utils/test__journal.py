@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Event as Decided
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import GATHER, LISTEN, RETRY, Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event as Decided
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 
