@@ -114,6 +114,12 @@ class Conductor:
         return not self._in_change and self._wave_state is not Wave.SOAKING
 
     @property
+    def soak_interval(self) -> float:
+        """Seconds after which hosts that soak now are checked again; infinite when none does."""
+        soaks = not self.finished and self._wave_state is Wave.SOAKING
+        return (soaks and self._waves[self._index].plan.ring.soak_interval) or float("inf")
+
+    @property
     def wave_hosts(self) -> tuple[str, ...]:
         return self._waves[self._index].hosts if self._index < len(self._waves) else ()
 

@@ -81,6 +81,7 @@ class Core:
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
+        self._out_of_turn = False
 
     # --- the play's input ---
 
@@ -276,7 +277,7 @@ class Core:
             play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all
         )
         strategy.add_tqm_variables(variables, play=self._play)
-        strategy._blocked_hosts[host] = True
+        strategy._blocked_hosts[host] = self._out_of_turn = True
         self._tqm.send_callback("v2_playbook_on_task_start", task, is_conditional=False)
         strategy._queue_task(self._hosts[host], task, variables, strategy.play_context)
         return True
@@ -297,10 +298,18 @@ class Core:
 
     def as_list(self, hosts: Iterable[str]) -> list[Any]:
         """The hosts as core wants them, never fewer than the time before."""
-        found = [self._hosts[host] for host in hosts]
+        found = [self._hosts[host] for host in (self._within_reach(hosts) if self._out_of_turn else hosts)]
         padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
         self._length = len(padded)
         return padded
+
+    def _within_reach(self, hosts: Iterable[str]) -> list[str]:
+        """Hosts that are busy, and no more others than there are free workers: core counts those that work out of turn as free, and would wait for one."""
+        names = list(hosts)
+        free = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive())
+        idle = [host for host in names if not self.busy(host)]
+        waits = set(idle[free:])
+        return [host for host in names if host not in waits] or idle[:1]
 
     def await_result(self) -> None:
         """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""

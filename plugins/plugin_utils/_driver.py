@@ -17,13 +17,13 @@ Nothing that keeps a host safe lives here: a host whose controller dies at any l
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
+from ansible_collections.onprem.rollout.plugins.plugin_utils._proofs import Proofs
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reading import Reading
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, State
@@ -53,7 +53,7 @@ class Driver:
         self._attend = attend or (lambda: None)
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
-        self._renewals: deque[tuple[float, str]] = deque()
+        self._proofs = Proofs()
         self._wave: tuple[str, ...] = ()
 
     # --- what core asks before every pass ---
@@ -135,28 +135,31 @@ class Driver:
             self._turn_back(host, run)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
             run.restoring = True
-            self.conductor.failing(host, run.why or "it failed", now, run.outage)
+            run.why = run.why or "it failed"
+            if self.conductor.state(host) is State.PARKED:
+                run.why = f"while it was parked, {run.why}"
+            self.conductor.failing(host, run.why, now, run.outage)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
             run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
             self._fail(host, run, now)
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
             del self._active[host]
-            self._renewals.append((now + self._settings.renew_interval, host))
+            self._proofs.proven(host, now)
             self.conductor.parked(host, now)
         elif place is Place.COMMIT and self.conductor.state(host) is State.PARKED:
             del self._active[host]
+            self._proofs.proven(host, now)
 
     def _renew(self, now: float) -> None:
-        """Parked hosts prove themselves again before their leases end, the longest parked first."""
-        while self._renewals and self._renewals[0][0] <= now:
-            host = self._renewals[0][1]
+        """Parked hosts prove themselves again: before their leases end, and while they soak as often as their ring says."""
+        interval = min(self._settings.renew_interval, self.conductor.soak_interval)
+        while (host := self._proofs.due(now, interval)) is not None:
             if self.conductor.state(host) is State.PARKED:
                 if not self._stage.prove_again(host):
                     return
                 self._active[host] = None
-                self._renewals.append((now + self._settings.renew_interval, host))
-            self._renewals.popleft()
+            self._proofs.forget(host)
 
     def _over(self, host: str, run: HostRun, now: float) -> None:
         """The host has no task left: by its outcome, or cut short by an end_host or end_play before it had one."""

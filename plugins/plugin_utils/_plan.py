@@ -200,6 +200,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "max_wave_failures": ring.ring.max_wave_failures,
                 "max_unreachable": ring.ring.max_unreachable,
                 "soak": ring.ring.soak,
+                "soak_interval": ring.ring.soak_interval,
                 "progress_deadline": ring.ring.progress_deadline,
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,

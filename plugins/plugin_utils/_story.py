@@ -16,6 +16,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Co
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Ring
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import at_once, rounds
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, Halt, State
 
@@ -92,7 +93,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"or in a wave > {policy.max_wave_failures}"] if policy.max_wave_failures is not None else []
         how += [f"or unreachable > {policy.max_unreachable}"] if policy.max_unreachable is not None else []
-        how += [f"soak {span(policy.soak)}"] if policy.soak else []
+        how += [f"soak {span(policy.soak)}{_checked_every(policy)}"] if policy.soak else []
         how += [f"progress deadline {span(policy.progress_deadline)}"] if policy.progress_deadline else []
         how += ["requires a drill"] if policy.require_drill else []
         how += [f"gates {', '.join(clean(gate.get('name') or gate.get('type')) for gate in policy.gates)}"] if policy.gates else []
@@ -105,6 +106,10 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
     return [*lines, _to_do(plan, runs, states)]
+
+
+def _checked_every(ring: Ring) -> str:
+    return f", checked every {span(ring.soak_interval)}" if 0 < ring.soak_interval < ring.soak else ""
 
 
 def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
