@@ -18,7 +18,8 @@ What always holds, whatever the driver reports:
 
 1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
 2. no host of a wave is admitted before the wave before it is judged;
-3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
+3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused or in doubt, nothing new is
+   admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
 5. when every admitted host reports an end, the rollout finishes;
 6. never more than L(Spread.max) hosts of a failure domain are in change, those of all waves and rings counted.
@@ -45,6 +46,7 @@ class Conductor:
         self.events: deque[Event] = deque()
         self.halt: Halt | None = None
         self.paused = ""
+        self.doubt = ""
         self.gated: frozenset[str] = frozenset()
         self.finished = False
         self.exceeded = ""
@@ -178,6 +180,11 @@ class Conductor:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
         self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
 
+    def outlasted(self, why: str, now: float) -> None:
+        """An outage took too long. Nothing is known of the release, so whoever is not committed stays as it is."""
+        self.exceeded = self.exceeded or why
+        self._stop(Halt.UNJUDGED, self._waves[self._index], now)
+
     def open_gate(self) -> None:
         """The wave at work may begin. A ring in L(gated) keeps every wave, of which somebody waits, until this is called."""
         self._opened = self._waves[self._index]
@@ -213,8 +220,10 @@ class Conductor:
         return orders
 
     def _watch_progress(self, run: WaveRun, orders: Orders, now: float) -> None:
-        """Hosts in change that get nowhere for too long are no reason to wait for them. While nobody is in change, a gate or a person is awaited."""
+        """Hosts in change that get nowhere for too long are no reason to wait for them. While nobody is, a gate or a person is awaited; in doubt, an answer."""
         deadline = run.plan.ring.progress_deadline
+        if self.doubt:
+            self._progress = now
         if deadline and now - self._progress > deadline:
             self._stop(Halt.STALLED, run, now)
         elif deadline:
@@ -246,7 +255,7 @@ class Conductor:
             return "restore_host"
         if self.halt in (Halt.STOPPED, Halt.ABORTED):
             return "restore_wave"
-        if self.halt is Halt.UNPROVEN or self._halt_ring is None:
+        if self.halt in (Halt.UNPROVEN, Halt.UNJUDGED) or self._halt_ring is None:
             return "hold"
         return self._halt_ring.ring.on_failure
 
@@ -273,7 +282,7 @@ class Conductor:
         return self._enter(Wave.SOAKING, run, now)
 
     def _admit(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while self.halt is None and not self.paused and (host := self._next(run, run.waiting)):
+        while self.halt is None and not self.paused and not self.doubt and (host := self._next(run, run.waiting)):
             self._move(host, State.CHANGING, now)
             orders.admit.append(host)
 
@@ -297,7 +306,7 @@ class Conductor:
         return self._enter(Wave.JUDGED, run, now)
 
     def _order_commits(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while host := self._next(run, run.parked):
+        while not self.doubt and (host := self._next(run, run.parked)):
             self._move(host, State.COMMITTING, now)
             orders.commit.append(host)
 

@@ -41,10 +41,11 @@ from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
 from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
+from ansible.utils.vars import get_unique_id
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
-from ansible_collections.onprem.rollout.plugins.plugin_utils._report import PREFIX, Listener, Report, verb_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
@@ -77,6 +78,8 @@ class Core:
         self._play = iterator._play
         self._hosts: dict[str, Any] = {host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)}
         self._last: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        self._question: Any = None
         self._proofs: dict[str, Any] = {}
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
@@ -183,6 +186,7 @@ class Core:
         self._last[host] = self._iterator.get_host_state(self._hosts[host])
         if self._in_rescue(state):
             return Place.RESCUE
+        self._before[host] = self._last[host]
         if verb_of(task) == "commit":
             return Place.COMMIT
         if verb_of(task) == "begin":
@@ -270,8 +274,42 @@ class Core:
 
         If it fails, core moves the host from where it stands, before its commit, into its rescue.
         """
-        task, strategy = self._proofs.get(host), self._strategy
-        if task is None or all(worker is not None and worker.is_alive() for worker in self._tqm._workers):
+        task = self._proofs.get(host)
+        return task is not None and self._out_of_turn_task(host, task)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a health task that says itself what is checked."""
+        task = next(iter(self._proofs.values()), None) or next(filter(None, map(self._health_in, self._iterator._blocks)), None)
+        if self._question is None and task is not None and task.args.get("checks"):
+            self._question = question = task.copy(exclude_parent=True)
+            question._parent = task._parent
+            question._uuid = get_unique_id()
+            question.name = "Ask a host that is not in change how its checks are"
+            question.args = {"checks": task.args["checks"]}
+            question.vars = {**(task.vars or {}), ASKED: True}
+            question.when, question.register, question.notify = [], None, None
+            question.ignore_errors = question.ignore_unreachable = True
+        return self._question is not None
+
+    def _health_in(self, part: Any) -> Any:
+        if isinstance(part, Block):
+            return next(filter(None, map(self._health_in, [*part.block, *part.rescue, *part.always])), None)
+        return part if verb_of(part) == "health" else None
+
+    def ask(self, host: str) -> bool:
+        """Run the checks of a host that is not at work; nothing that it says moves it. False when no worker is free for it now."""
+        return self.can_ask and self._out_of_turn_task(host, self._question)
+
+    def undo_failure(self, host: str) -> Place:
+        """Put the host from its rescue back to the place where it was before, and say what that is."""
+        self._iterator.set_state_for_host(host, self._before[host].copy())
+        self._back_to_work(host)
+        return self.place(host)
+
+    def _out_of_turn_task(self, host: str, task: Any) -> bool:
+        strategy = self._strategy
+        if all(worker is not None and worker.is_alive() for worker in self._tqm._workers):
             return False
         variables = strategy._variable_manager.get_vars(
             play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all

@@ -19,9 +19,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._asks import Asks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._outages import Outages
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
 from ansible_collections.onprem.rollout.plugins.plugin_utils._proofs import Proofs
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reading import Reading
@@ -51,6 +53,8 @@ class Driver:
         self._clock = clock
         self._sleep = sleep
         self._attend = attend or (lambda: None)
+        self._asks = Asks(stage)
+        self._outages = Outages(conductor, self.runs, stage, self._asks, settings, tell)
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
         self._proofs = Proofs()
@@ -76,16 +80,18 @@ class Driver:
             for host in list(self._active):
                 if not self._stage.busy(host):
                     self._observe(host, now)
+            for host in self._outages.attend(now):
+                self._let_stand(host, now)
             wake_at = self._obey(now)
             self._renew(now)
-            runnable = self._runnable(self._active)
+            runnable = self._runnable([*self._active, *self._asks.busy])
             if runnable or (self.conductor.finished and not self._active):
                 return runnable
             self._await(self._active, wake_at, now)
         return []
 
     def _is_waiting(self, host: str) -> bool:
-        return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock()
+        return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock() or self._outages.withholds(host)
 
     def _runnable(self, hosts: Iterable[str]) -> list[str]:
         """All but those that wait for the clock."""
@@ -106,6 +112,9 @@ class Driver:
         """A task ended; core calls this before the next pass."""
         run = self.runs.get(report.host)
         if run is None:
+            return
+        if report.asked:
+            self._asks.heard(report.host, report.data.get("checks"))
             return
         run.hear(report)
         if report.verb == "retry" and report.kind == "ok" and report.data.get("wait"):
@@ -134,11 +143,16 @@ class Driver:
         elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
             self._turn_back(host, run)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
+            if self._outages.explain(host, now):
+                return
             run.restoring = True
             run.why = run.why or "it failed"
             if self.conductor.state(host) is State.PARKED:
                 run.why = f"while it was parked, {run.why}"
             self.conductor.failing(host, run.why, now, run.outage)
+        elif place is Place.COMMIT and run.doubted and run.outcome is None:
+            if run.later_until <= now:
+                self._stage.prove_again(host)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
             run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
             self._fail(host, run, now)
@@ -219,6 +233,12 @@ class Driver:
             self._fail(host, run, now)
         self.conductor.ended(host, outcome, now, detail)
 
+    def _let_stand(self, host: str, now: float) -> None:
+        """It stays on the release, uncommitted, and nobody says whether that is any good."""
+        del self._active[host]
+        self._stage.withdraw(host)
+        self.conductor.ended(host, State.HELD, now, self.runs[host].why)
+
     # --- what the conductor wants ---
 
     def _obey(self, now: float) -> float | None:
@@ -245,6 +265,7 @@ class Driver:
         """The run failed in the middle of a pass: send everybody who is not committed back."""
         now = self._clock()
         self._reading.give_up()
+        self._outages.give_up()
         for host, state in self.conductor.states().items():
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:

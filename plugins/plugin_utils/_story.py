@@ -27,6 +27,7 @@ HALTS = {
     Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
+    Halt.UNJUDGED: "an outage that took too long; nothing is known of the release, so nobody was sent back and nobody counts as failed",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.GATE: "a gate says that it may not go on",
     Halt.STALLED: "no host came any further for longer than progress_deadline",
@@ -255,6 +256,9 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         return f"{where}: {'passed' if conductor.halt is None else 'stopped'}" if event.detail == "judged" else None
     if event.kind == "ended":
         return _ended_line(host, event, runs)
+    if event.kind == "outage":
+        stays = "no verdict on the release: nobody new is let in, and whom it strikes stays as it is and is checked again until it is over"
+        return f"OUTAGE: {host}: {detail}; {stays}" if detail else "the outage is over"
     return {
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
@@ -263,6 +267,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}" if detail != Halt.WAITING.value else f"{where}: this run waits no longer",
+        "asks": f"  {host}: {detail}; is it an outage? Others are asked whether it fails there too",
         "decided": detail,
         "gate": f"{where}: {detail}",
     }.get(event.kind)
@@ -295,7 +300,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
-        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE) else ""
+        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE, Halt.UNJUDGED) else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]

@@ -96,7 +96,12 @@ class StrategyModule(HostPinned):
             self._core,
             release,
             self._tell,
-            Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed, renew_interval=self._inputs.lease / 3),
+            Settings(
+                self._inputs.reconnect_timeout,
+                retry_failed=self._inputs.retry_failed,
+                renew_interval=self._inputs.lease / 3,
+                max_wait=self._inputs.max_wait,
+            ),
             look_only=self._inputs.verb != "upgrade",
             attend=decisions.attend if decisions else None,
         )

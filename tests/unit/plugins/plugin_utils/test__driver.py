@@ -30,6 +30,7 @@ DEFAULTS = {
     "begin": {"outcome": "begun"},
     "commit": {"outcome": "committed"},
     "restore": {"outcome": "restored"},
+    "asked": {"checks": [{"name": "web", "type": "http", "level": "required", "ok": True}]},
 }
 VERBS = {"payload": "", "put back": "settle", "bring back": "traffic"}
 PLACES = {"settle": Place.READING, "begin": Place.BEGIN, "commit": Place.COMMIT, "restore": Place.RESCUE}
@@ -43,6 +44,7 @@ class FakeReport:
     data: dict
     task: str
     payload: str = ""
+    asked: bool = False
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Stage:
     blameless: dict[str, bool] = field(default_factory=dict)
     dead: bool = False
     half_done: tuple[str, ...] = ()
+    before: dict[str, tuple[str, int]] = field(default_factory=dict)
+    can_ask: bool = True
 
     def task(self, host: str) -> str | None:
         lane, index = self.at[host]
@@ -72,6 +76,8 @@ class Stage:
         if task is None:
             return Place.OVER
         self.seen[host] = self.at[host]
+        if task not in BACK:
+            self.before[host] = self.at[host]
         return PLACES.get(task, Place.WORKING)
 
     def turn_back(self, host: str, why: str, blameless: bool) -> bool:
@@ -101,6 +107,18 @@ class Stage:
         self.running[host] = "health"
         return True
 
+    def ask(self, host: str) -> bool:
+        if len(self.running) >= self.width:
+            return False
+        self.calls.append(("ask", host))
+        self.running[host] = "asked"
+        return True
+
+    def undo_failure(self, host: str) -> Place:
+        self.calls.append(("undo_failure", host))
+        self.at[host] = self.before[host]
+        return self.place(host)
+
     def restrict(self, hosts) -> None:
         self.calls.append(("restrict", tuple(hosts)))
 
@@ -126,6 +144,7 @@ class Play:
     retry_failed: frozenset = frozenset()
     half_done: tuple[str, ...] = ()
     renew_interval: float = 600.0
+    max_wait: float = 1800.0
     delays: dict = field(default_factory=dict)
     aborts: Callable[[Play], bool] | None = None
     domains: dict = field(default_factory=dict)
@@ -145,7 +164,7 @@ class Play:
             self.stage,
             NEW,
             self.told.append,
-            Settings(60, 5, self.retry_failed, self.renew_interval),
+            Settings(60, 5, self.retry_failed, self.renew_interval, max_wait=self.max_wait),
             self.look_only,
             lambda: self.now,
             self.sleep,
@@ -185,6 +204,9 @@ class Play:
         if isinstance(answer, list):
             answer = answer.pop(0) if answer else None
         kind, data = answer or ("ok", DEFAULTS.get(task, {}))
+        if task == "asked":
+            self.driver.report(FakeReport(kind, host, "health", data, task, asked=True))
+            return
         if kind == "failed" and self.stage.at[host][0] == "forward" and task not in ("settle", *SETTLING):
             self.stage.at[host] = ("back", 0)
         elif kind in ("failed", "end_play"):
@@ -642,3 +664,109 @@ def test_the_alarm_is_for_what_a_restore_left_unproven(answers, outcome, alarm):
     play = Play(hosts=1, half_done=("h0",), answers=answers).run()
     assert play.outcomes() == {"h0": outcome}
     assert bool(play.driver.runs["h0"].inconsistent) is alarm
+
+
+CHECK = {"name": "web", "type": "http", "level": "required", "ok": False, "seen": "status 503", "expected": "status 200", "seconds": 1.0, "attempts": 2}
+DOWN = ("failed", {"reason": "sick", "checks": [CHECK]})
+ALSO_DOWN = ("ignored", {"checks": [CHECK]})
+NO_ANSWER = ("ignored", {"msg": "No route to host"})
+
+
+def asked(play: Play) -> list[str]:
+    return [call[1] for call in play.stage.calls if call[0] == "ask"]
+
+
+def restores(play: Play) -> list[str]:
+    return [host for host, task in play.ran if task == "restore"]
+
+
+def test_a_check_that_fails_on_the_canary_alone_is_the_fault_of_the_release():
+    play = Play(answers={("h0", "health"): DOWN}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert asked(play) == ["h1", "h2", "h3"]
+    assert not [event for event in play.told if event.kind == "outage"]
+
+
+def test_hosts_in_an_outage_wait_for_its_end_and_go_on():
+    answers = {("h0", "health"): [DOWN, DOWN, None]} | {(host, "asked"): ALSO_DOWN for host in ("h1", "h2", "h3")}
+    play = Play(answers=answers).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert (play.driver.wanted, play.driver.conductor.failures, restores(play)) == ("ok", {"all": 0}, [])
+    assert [event.detail for event in play.told if event.kind == "outage"] == [
+        "check web fails on h1 and h2 and h3 too, which this release has not touched",
+        "",
+    ]
+    assert play.driver.runs["h0"].why == ""
+
+
+def test_nobody_is_let_in_while_it_is_asked_or_in_an_outage():
+    answers = {("h0", "health"): [DOWN, DOWN, None], ("h1", "asked"): [ALSO_DOWN], ("h2", "asked"): [ALSO_DOWN]}
+    play = Play(ring={"serial": ("100%",), "concurrency": 1}, answers={**answers, ("h3", "asked"): [ALSO_DOWN]}).run()
+    assert play.outcomes()["h0"] == "restored", "the second time the others are well"
+    assert {host for host, task in play.ran if task == "begin"} == {"h0"}
+
+
+@pytest.mark.parametrize("max_wait", [0.0, 100.0])
+def test_an_outage_that_takes_too_long_ends_the_run_and_everything_stays_as_it_is(max_wait):
+    answers = {("h1", "health"): DOWN, ("h3", "asked"): ALSO_DOWN, ("h0", "asked"): ALSO_DOWN}
+    play = Play(ring={"serial": (1, 2, 1)}, answers=answers, max_wait=max_wait).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "held", "h2": "held", "h3": "held"}
+    assert (play.driver.wanted, play.driver.conductor.halt.value, restores(play)) == ("halted", "unjudged", [])
+    assert (play.driver.conductor.failures, play.driver.runs["h1"].outcome) == ({"all": 0}, None)
+    assert "check web fails on h3 too" in play.driver.conductor.exceeded
+    assert "and on h0, proven before" in play.driver.conductor.exceeded
+    assert max_wait <= play.now < max_wait + 60
+
+
+@pytest.mark.parametrize("where", ["health", "commit"])
+def test_who_fails_before_its_commit_in_an_outage_is_proven_before_it_commits(where):
+    """In its soak, or by the last look of the commit itself."""
+    answers = {("h0", where): [None, DOWN, None] if where == "health" else [DOWN]} | {(host, "asked"): [ALSO_DOWN] for host in ("h1", "h2", "h3")}
+    play = Play(ring={"soak": 25.0, "soak_interval": 10.0}, answers=answers).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert (play.driver.conductor.failures, restores(play)) == ({"all": 0}, [])
+    undone = play.stage.calls.index(("undo_failure", "h0"))
+    assert ("prove_again", "h0") in play.stage.calls[undone:]
+
+
+def test_without_an_untouched_host_those_that_were_proven_are_asked():
+    answers = {("h3", "health"): DOWN} | {(host, "asked"): ALSO_DOWN for host in ("h0", "h1")}
+    play = Play(ring={"serial": (1,)}, answers=answers, max_wait=0.0).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "committed", "h2": "committed", "h3": "held"}
+    assert asked(play) == ["h0", "h1"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{("h1", "asked"): NO_ANSWER, ("h2", "asked"): NO_ANSWER, ("h3", "asked"): NO_ANSWER}, {("h1", "asked"): ALSO_DOWN, ("h2", "asked"): ALSO_DOWN}],
+    ids=["nobody answers", "one is well"],
+)
+def test_who_gives_no_answer_or_is_well_makes_no_outage(answers):
+    play = Play(answers={("h0", "health"): DOWN, **answers}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+
+
+@pytest.mark.parametrize("hosts, can_ask", [(1, True), (4, False)], ids=["nobody else", "checks that are not said"])
+def test_where_nobody_can_be_asked_the_check_counts_at_once(hosts, can_ask):
+    play = Play(hosts=hosts, answers={("h0", "health"): DOWN})
+    play.stage.can_ask = can_ask
+    play.run()
+    assert (play.outcomes()["h0"], asked(play)) == ("restored", [])
+
+
+@pytest.mark.parametrize("keep, outcome", [(False, "restored"), (True, "held")])
+def test_an_operator_may_end_the_run_in_an_outage(keep, outcome):
+    answers = {("h0", "health"): DOWN} | {(host, "asked"): ALSO_DOWN for host in ("h1", "h2", "h3")}
+    play = Play(answers=answers, max_wait=200.0)
+    tell = play.driver._outages._tell
+    play.driver._outages._tell = lambda event: (tell(event), event.detail and event.kind == "outage" and play.driver.conductor.stop(keep, event.at))
+    play.run()
+    assert play.outcomes() == {"h0": outcome, "h1": "held", "h2": "held", "h3": "held"}
+    assert play.driver.conductor.halt.value == "stopped"
+
+
+def test_an_aborted_run_forgets_what_it_asked():
+    answers = {("h0", "health"): DOWN}
+    play = Play(answers=answers, aborts=lambda play: "asked" in play.stage.running.values(), delays={("h1", "asked"): 99}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert play.driver.conductor.halt.value == "aborted"
