@@ -47,6 +47,7 @@ class Conductor:
         self.halt: Halt | None = None
         self.paused = ""
         self.doubt = ""
+        self.look = ""
         self.gated: frozenset[str] = frozenset()
         self.finished = False
         self.exceeded = ""
@@ -63,6 +64,7 @@ class Conductor:
         self._halt_ring: RingPlan | None = None
         self._kept = False
         self._opened: WaveRun | None = None
+        self._looked = (-1, "")
         self._progress = 0.0
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
@@ -108,7 +110,7 @@ class Conductor:
         if self.finished or self.halt is not None or self._wave_state is not Wave.PENDING or self._index >= len(self._waves):
             return False
         run = self._waves[self._index]
-        return run.plan.ring.name in self.gated and run is not self._opened and any(self._states[host] is State.WAITING for host in run.hosts)
+        return run.plan.ring.name in self.gated and run is not self._opened and self._is_awaited(run)
 
     @property
     def stands_still(self) -> bool:
@@ -180,10 +182,14 @@ class Conductor:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
         self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
 
-    def outlasted(self, why: str, now: float) -> None:
-        """An outage took too long. Nothing is known of the release, so whoever is not committed stays as it is."""
+    def outlasted(self, halt: Halt, why: str, now: float) -> None:
+        """An outage, or a fleet that is not healthy, took too long. That is no verdict on the release, so whoever is not committed stays as it is."""
         self.exceeded = self.exceeded or why
-        self._stop(Halt.UNJUDGED, self._waves[self._index], now)
+        self._stop(halt, self._waves[self._index], now)
+
+    def looked(self) -> None:
+        """The fleet is healthy: what waited for the L(look) may go on."""
+        self._looked, self.look = (self._index, self.look), ""
 
     def open_gate(self) -> None:
         """The wave at work may begin. A ring in L(gated) keeps every wave, of which somebody waits, until this is called."""
@@ -255,15 +261,23 @@ class Conductor:
             return "restore_host"
         if self.halt in (Halt.STOPPED, Halt.ABORTED):
             return "restore_wave"
-        if self.halt in (Halt.UNPROVEN, Halt.UNJUDGED) or self._halt_ring is None:
+        if self.halt in (Halt.UNPROVEN, Halt.UNJUDGED, Halt.UNHEALTHY) or self._halt_ring is None:
             return "hold"
         return self._halt_ring.ring.on_failure
 
     def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
-        if self.at_gate:
+        if self.at_gate or (self._is_awaited(run) and self._must_look("before")):
             return False
         self._open.append(run)
         return self._enter(Wave.FILLING, run, now)
+
+    def _must_look(self, when: str) -> bool:
+        """Whether the fleet is to be looked at now, before or after the wave at work; L(look) says so until L(looked)."""
+        self.look = when if self.plan.max_unhealthy is not None and self._looked != (self._index, when) else ""
+        return bool(self.look)
+
+    def _is_awaited(self, run: WaveRun) -> bool:
+        return any(self._states[host] is State.WAITING for host in run.hosts)
 
     def _fill(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if run.plan.ring.commit == "host":
@@ -316,6 +330,8 @@ class Conductor:
         if not run.good:
             self._stop(Halt.UNPROVEN, run, now)
             return True
+        if self._looked == (self._index, "before") and self._must_look("after"):
+            return False
         self._index += 1
         self._wave_state = Wave.PENDING
         return True

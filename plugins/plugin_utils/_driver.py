@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from ansible_collections.onprem.rollout.plugins.plugin_utils._asks import Asks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
+from ansible_collections.onprem.rollout.plugins.plugin_utils._looks import Looks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outages import Outages
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
@@ -55,6 +56,7 @@ class Driver:
         self._attend = attend or (lambda: None)
         self._asks = Asks(stage)
         self._outages = Outages(conductor, self.runs, stage, self._asks, settings, tell)
+        self._looks = Looks(conductor, self._asks, settings, tell)
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
         self._proofs = Proofs()
@@ -83,6 +85,8 @@ class Driver:
             for host in self._outages.attend(now):
                 self._let_stand(host, now)
             wake_at = self._obey(now)
+            if self._looks.attend(now):
+                continue
             self._renew(now)
             runnable = self._runnable([*self._active, *self._asks.busy])
             if runnable or (self.conductor.finished and not self._active):
@@ -266,6 +270,7 @@ class Driver:
         now = self._clock()
         self._reading.give_up()
         self._outages.give_up()
+        self._looks.give_up()
         for host, state in self.conductor.states().items():
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:

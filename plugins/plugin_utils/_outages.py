@@ -18,7 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._crosscheck import 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, State
 
 OPEN = (State.CHANGING, State.PARKED, State.COMMITTING)
 
@@ -90,7 +90,7 @@ class Outages:
         self._conductor.doubt = self._why if self._suffering else "it is asked whether there is an outage" if self._withheld else ""
         if self._since is None or not self._suffering or now - self._since < self._settings.max_wait:
             return []
-        self._conductor.outlasted(self._why, now)
+        self._conductor.outlasted(Halt.UNJUDGED, self._why, now)
         return [host for host in self._suffering if not self._stage.busy(host)]
 
     def give_up(self) -> None:

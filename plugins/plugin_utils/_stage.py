@@ -55,11 +55,13 @@ class Settings:
     renew_interval: seconds after which a parked host proves itself healthy again, which also renews its lease.
     retry_failed: hosts where a release that failed before is tried again.
     outage_interval: seconds after which a host does its check again in an outage.
-    max_wait: seconds that an outage may last before the rollout ends."""
+    look_interval: seconds after which a fleet that is not healthy is looked at again.
+    max_wait: seconds that an outage, or a fleet that is not healthy, may last before the rollout ends."""
 
     reconnect_timeout: float = 300.0
     reconnect_interval: float = 5.0
     retry_failed: frozenset[str] = frozenset()
     renew_interval: float = 600.0
     outage_interval: float = 10.0
+    look_interval: float = 30.0
     max_wait: float = 1800.0

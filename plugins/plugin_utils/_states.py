@@ -77,6 +77,7 @@ class Halt(str, Enum):
     OUTAGE = "outage"
     UNPROVEN = "unproven"
     UNJUDGED = "unjudged"
+    UNHEALTHY = "unhealthy"
     STALLED = "stalled"
     GATE = "gate"
     ABORTED = "aborted"

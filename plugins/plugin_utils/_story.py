@@ -28,6 +28,7 @@ HALTS = {
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
     Halt.UNJUDGED: "an outage that took too long; nothing is known of the release, so nobody was sent back and nobody counts as failed",
+    Halt.UNHEALTHY: "too much of the fleet is not healthy, before or after a wave; nobody was sent back for it",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.GATE: "a gate says that it may not go on",
     Halt.STALLED: "no host came any further for longer than progress_deadline",
@@ -103,6 +104,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
+    lines += [f"holds before and after a wave when unhealthy hosts of the fleet > {plan.max_unhealthy}"] if plan.max_unhealthy is not None else []
     lines += [f"{count(len(hosts), 'host')} take{'s' if len(hosts) == 1 else ''} {clean(what)}: {names(hosts)}" for what, hosts in plan.takes.items()]
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
@@ -300,7 +302,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
-        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE, Halt.UNJUDGED) else ""
+        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE, Halt.UNJUDGED, Halt.UNHEALTHY) else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]

@@ -63,6 +63,18 @@ def outages(hosts):
     return [entry.data for entry in hosts.ledger() if entry.kind == "outage"]
 
 
+def test_a_fleet_that_is_not_healthy_holds_the_rollout_and_touches_nobody(fleet):
+    hosts = fleet(early=1, standard=2)
+    (hosts.app("standard1") / "version").write_text("died\n")
+    result = hosts.run(rollout_max_unhealthy=0, rollout_max_wait=0)
+    assert (result.rc, set(result.states.values()), result.data["halted"]) == (2, {"held"}, "unhealthy"), result.out
+    assert "early wave 1/1: hold: unhealthy hosts of the fleet: 1 > max_unhealthy 0: standard1 (version)" in result.out
+    assert not any(hosts.record(host) for host in hosts.hosts)
+    (hosts.app("standard1") / "version").write_text("1.0\n")
+    result = hosts.run(rollout_max_unhealthy=0)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+
+
 def checks_of(shared):
     return [{"name": "orders", "type": "http", "url": f"http://127.0.0.1:{shared.server_address[1]}/", "deadline": 0.5, "interval": 0.2}]
 

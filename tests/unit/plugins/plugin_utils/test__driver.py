@@ -139,6 +139,7 @@ class Play:
     hosts: int = 4
     answers: dict = field(default_factory=dict)
     ring: dict = field(default_factory=dict)
+    max_unhealthy: int | str | None = None
     held: dict = field(default_factory=dict)
     look_only: bool = False
     retry_failed: frozenset = frozenset()
@@ -154,7 +155,7 @@ class Play:
     def __post_init__(self) -> None:
         names = [f"h{number}" for number in range(self.hosts)]
         ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
-        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held, self.domains)
+        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held, self.domains, max_unhealthy=self.max_unhealthy)
         self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)), half_done=self.half_done)
         for host in self.half_done:
             self.answers.setdefault((host, "settle"), ("ok", {"abandoned": "t1", "drained": True, **record("old", "changing")}))
@@ -770,3 +771,53 @@ def test_an_aborted_run_forgets_what_it_asked():
     play = Play(answers=answers, aborts=lambda play: "asked" in play.stage.running.values(), delays={("h1", "asked"): 99}).run()
     assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
     assert play.driver.conductor.halt.value == "aborted"
+
+
+def test_the_whole_fleet_is_looked_at_before_and_after_a_wave():
+    """What is seen after one wave counts before the next, if that begins at once."""
+    play = Play(held={"db1": "audit"}, max_unhealthy=0, ring={"soak": 40.0}).run()
+    assert set(play.outcomes().values()) == {"committed", "held"}
+    assert asked(play) == ["h0", "h1", "h2", "h3"] * 3
+    begins = [play.stage.calls.index(("ask", "h3"))]
+    assert begins[0] < play.stage.calls.index(("restrict", ("h1", "h2", "h3")))
+
+
+def test_without_a_limit_nobody_is_looked_at():
+    assert asked(Play().run()) == []
+
+
+def test_a_rollout_with_nothing_to_do_looks_at_nobody():
+    play = Play(hosts=2, max_unhealthy=0, answers={(host, "settle"): SAME for host in ("h0", "h1")}).run()
+    assert (play.outcomes(), asked(play)) == ({"h0": "skipped", "h1": "skipped"}, [])
+
+
+LOOKED = [
+    ("sick before the first wave", 0, {"h3": ALSO_DOWN}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+    ("no answer", 0, {"h3": NO_ANSWER}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+    ("sick for a while", 0, {"h3": [ALSO_DOWN, ALSO_DOWN]}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("sick after the first wave", 0, {"h0": [None, *[ALSO_DOWN] * 99]}, {"h0": "committed", "h1": "held", "h2": "held", "h3": "held"}),
+    ("sick after the last wave", 0, {"h2": [None, None, *[ALSO_DOWN] * 99]}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("as many as may be", 1, {"h3": ALSO_DOWN}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("more than may be", "25%", {"h3": ALSO_DOWN, "h2": NO_ANSWER}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+]
+
+
+@pytest.mark.parametrize("name, limit, answers, expected", LOOKED, ids=[case[0] for case in LOOKED])
+def test_a_fleet_that_is_not_healthy_holds_the_rollout(name, limit, answers, expected):
+    play = Play(answers={(host, "asked"): answer for host, answer in answers.items()}, max_unhealthy=limit, max_wait=100.0).run()
+    assert play.outcomes() == expected
+    told = [event.detail for event in play.told if event.kind == "gate"]
+    for_good = set(expected.values()) != {"committed"} or name == "sick after the last wave"
+    assert play.driver.wanted == ("halted" if for_good else "ok")
+    assert restores(play) == []
+    if for_good:
+        assert play.driver.conductor.halt.value == "unhealthy"
+        assert play.driver.conductor.exceeded.startswith("unhealthy hosts of the fleet: ")
+        assert play.now < 200
+    if name == "sick for a while":
+        assert told == ["hold: unhealthy hosts of the fleet: 1 > max_unhealthy 0: h3 (web)", "pass: the fleet is healthy again"]
+
+
+def test_a_wave_that_halts_is_not_looked_at_again():
+    play = Play(max_unhealthy=0, answers={("h0", "health"): BROKEN}).run()
+    assert (play.driver.conductor.halt.value, asked(play)) == ("failures", ["h0", "h1", "h2", "h3"])
