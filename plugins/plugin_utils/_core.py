@@ -9,6 +9,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 - C(free), and so C(host_pinned), asks C(StrategyBase.get_hosts_left) before every scheduling pass and gives tasks to
   nobody else. A pass ends the play when the list is empty or nobody on it has work, so a host that is still busy must
   stay on it.
+- C(free) pins hosts to workers by a count of its own, which must come to exactly 0. It is switched off: L(Core.as_list) knows who is free.
 - C(_queue_task) runs a task on a host that does not stand at it; its result unblocks the host, and a failure counts where it stands.
 - C(free) keeps a cursor into that list. Up to 2.20 it is not checked against a list that got shorter after a
   C(throttle), so the list is padded with an idle host. Core makes a finished stub state for a host it does not know.
@@ -39,32 +40,23 @@ from ansible.inventory.host import Host
 from ansible.playbook.block import Block
 from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
+from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 from ansible.utils.vars import get_unique_id
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._keywords import INSTEAD, keyword_problems, option_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
+PATIENCE = 0.05  # seconds until verbs are heard again, and dead workers looked for
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
     | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}
 )
-INSTEAD = {
-    "ignore_errors": "leave it out; a payload that failed would be committed",
-    "ignore_unreachable": "leave it out; a host that went dark would be taken for a good one",
-    "serial": "give wave sizes with serial in rollout_rings instead",
-    "max_fail_percentage": "give max_failures in rollout_rings instead",
-    "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
-}
-
-
-def is_set(value: Any) -> bool:
-    """A keyword that the play gives: 0 is a value of max_fail_percentage, and in Python it equals False."""
-    return value is not None and value is not False and value != []
 
 
 class Core:
@@ -84,7 +76,7 @@ class Core:
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
-        self._out_of_turn = False
+        strategy._host_pinned = False  # core would count workers that tasks out of turn, and tasks passed over, never took
 
     # --- the play's input ---
 
@@ -111,19 +103,8 @@ class Core:
 
     def play_problems(self) -> list[Problem]:
         """Play keywords and options that fight a rollout."""
-        where = f"play {self._play.get_name()!r}"
-        problems = [
-            Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
-            for keyword in INSTEAD
-            if is_set(getattr(self._play, keyword)) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
-        ]
-        if C.ANY_ERRORS_FATAL:
-            problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
-        for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
-            value = context.CLIARGS.get(option)
-            if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
-                problems.append(Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all"))
-        return problems
+        keywords = {keyword: getattr(self._play, keyword) for keyword in INSTEAD}
+        return keyword_problems(self._play.get_name(), keywords, C.ANY_ERRORS_FATAL) + option_problems(context.CLIARGS)
 
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""
@@ -211,6 +192,21 @@ class Core:
 
     def _restores(self, tasks: Iterable[Any]) -> bool:
         return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
+
+    def is_unneeded(self, task: Any, variables: dict[str, Any]) -> bool:
+        """An include of our own that C(when) leaves out: a worker, started only to find that out, costs more than the whole decision."""
+        if not isinstance(task, TaskInclude) or task.loop or not task._role or task._role.get_name(include_role_fqcn=True) != PREFIX + "upgrade":
+            return False
+        try:
+            if hasattr(task, "evaluate_conditional"):
+                return not task.evaluate_conditional(Templar(loader=self._strategy._loader, variables=variables), variables)
+            return not task._resolve_conditional(task.when, variables)
+        except AnsibleError:
+            return False  # a worker says what is wrong with it
+
+    def pass_over(self, host: str) -> None:
+        """The host is done with the task that it was to be given."""
+        self._strategy._blocked_hosts[host] = False
 
     # --- moving hosts ---
 
@@ -315,7 +311,7 @@ class Core:
             play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all
         )
         strategy.add_tqm_variables(variables, play=self._play)
-        strategy._blocked_hosts[host] = self._out_of_turn = True
+        strategy._blocked_hosts[host] = True
         self._tqm.send_callback("v2_playbook_on_task_start", task, is_conditional=False)
         strategy._queue_task(self._hosts[host], task, variables, strategy.play_context)
         return True
@@ -336,13 +332,13 @@ class Core:
 
     def as_list(self, hosts: Iterable[str]) -> list[Any]:
         """The hosts as core wants them, never fewer than the time before."""
-        found = [self._hosts[host] for host in (self._within_reach(hosts) if self._out_of_turn else hosts)]
+        found = [self._hosts[host] for host in self._within_reach(hosts)]
         padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
         self._length = len(padded)
         return padded
 
     def _within_reach(self, hosts: Iterable[str]) -> list[str]:
-        """Hosts that are busy, and no more others than there are free workers: core counts those that work out of turn as free, and would wait for one."""
+        """Hosts that are busy, and no more others than there are free workers, the first first: core would wait for one and hear nobody meanwhile."""
         names = list(hosts)
         free = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive())
         idle = [host for host in names if not self.busy(host)]
@@ -350,10 +346,11 @@ class Core:
         return [host for host in names if host not in waits] or idle[:1]
 
     def await_result(self) -> None:
-        """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""
+        """Every host is busy: no pass of core's loop, which would turn every millisecond, until one has reported or L(PATIENCE) is over."""
         drop_lost_output()
-        if not self._strategy._results:
-            time.sleep(0.005)
+        until = time.monotonic() + PATIENCE
+        while not self._strategy._results and time.monotonic() < until:
+            time.sleep(0.002)
 
     def dead_worker(self) -> bool:
         """Whether a host waits for a result that will never come: its worker was killed or could not be started, or nobody takes results.
