@@ -38,9 +38,10 @@ class ActionModule(ActionBase):
                 "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
                 "look": {"type": "bool", "default": False},
                 "min_free": {"type": "int", "default": 0},
+                "rollout": {"type": "str", "default": ""},
             }
         )
-        run = _holder.holder((task_vars or {}).get("inventory_hostname", ""))
+        run = _holder.holder((task_vars or {}).get("inventory_hostname", ""), task_vars)
         state_dir = arguments["state_dir"]
         record, now, room = self._read(state_dir, arguments["min_free"])
         result.update(changed=False, record=record, abandoned=None, settled=None, drained=False, unfit=room)
@@ -64,10 +65,7 @@ class ActionModule(ActionBase):
             return result
         holder = transaction.get("holder") or {}
         if is_held(transaction, now, run["run"]):
-            raise AnsibleActionFail(
-                f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction.get('phase')}, for another "
-                f"{max(0, round(float(transaction.get('lease_until', 0)) - now))} s. Wait for it, or end it"
-            )
+            raise AnsibleActionFail(held_by(transaction, now, arguments["rollout"]))
         result.update(abandoned=transaction["id"] if half_done else None, drained=bool(record.get("drained")))
         if arguments["look"] or not half_done:
             return result
@@ -127,6 +125,18 @@ def unfit(state_dir: str, room: str, min_free: int) -> str:
     shares = [index for index, word in enumerate(df) if re.match(r"[0-9]+%\Z", word)]
     free = int(df[shares[0] - 1]) * 1024 if shares else min_free
     return f"Too little disk at {state_dir}: {min_free} bytes are to stay free (rollout_min_free), {free} are" if free < min_free else ""
+
+
+def held_by(transaction: Mapping[str, Any], now: float, rollout: str) -> str:
+    """Who has the host, and what to do. The same rollout would have been refused by its ledger, if the two shared one."""
+    holder = transaction.get("holder") or {}
+    apart = holder.get("run") and transaction.get("rollout") == rollout
+    return (
+        f"This host is held by rollout {clean(transaction.get('rollout'))} of {clean(_holder.describe(holder))}, in phase {transaction.get('phase')}, "
+        f"for another {max(0, round(float(transaction.get('lease_until', 0)) - now))} s. "
+        + ("That is this rollout: if it is alive, the two have ledgers of their own, so give both the same rollout_ledger. " if apart else "")
+        + "Wait for it, end it, or, if it is dead, take the host from it with onprem.rollout.unlock"
+    )
 
 
 def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:

@@ -53,13 +53,13 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import D
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
-from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal, Taken
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 display = Display()
@@ -77,6 +77,13 @@ class StrategyModule(HostPinned):
     _sound = True
 
     def run(self, iterator: Any, play_context: Any) -> int:
+        try:
+            return self._run(iterator, play_context)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    def _run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
         self._core = Core(self, iterator)
         self._inputs, problems = _inputs.read(self._core)
@@ -85,10 +92,10 @@ class StrategyModule(HostPinned):
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
-            self._journal = self._open_journal(release)
-            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
+            journal = self._open_journal(release)
+            user, plan = _holder.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
             decisions = Decisions(
-                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+                conductor, journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
             )  # fmt: skip
         self._driver = Driver(
             conductor,
@@ -151,18 +158,29 @@ class StrategyModule(HostPinned):
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
+            standing, free = self._standing(ledger, f"{release.name}-{release.version}" if release.name else "")
         except (LedgerError, BrokenChain) as error:
             return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        self._reason = reason(standing, is_gone) if standing else None
+        self._reason = reason(standing, lambda run: free or is_gone(run)) if standing else None
         return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+
+    @staticmethod
+    def _standing(ledger: Ledger, rollout: str) -> tuple[Standing | None, bool]:
+        """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
+        standing = standing_of(ledger.entries(), rollout)
+        free = standing is not None and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) if standing and standing.at_work and free else standing), free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
         ledger, plan = self._open_ledger(), self._inputs.plan
-        journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
+        journal = self._journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
         try:
             journal.open()
+        except Taken as error:
+            raise AnsibleError(
+                f"{error}. No host was touched. Wait for it, look at it with onprem.rollout.status, or end it with onprem.rollout.abort"
+            ) from error
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
@@ -172,7 +190,7 @@ class StrategyModule(HostPinned):
                 f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
-        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
+        by = _holder.user(self._core.variables(self._core.hosts[0]))
         journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")

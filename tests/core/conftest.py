@@ -76,6 +76,7 @@ ON_ONE_CORE = {
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": ("test_a_payload_of_ones_own_reads_what_its_host_takes",),
     "test_shared_ledger.py": (),
+    "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (
         "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import sys
 import time
 from pathlib import Path
@@ -88,3 +90,22 @@ def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server
     assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
     assert 'database "nowhere" does not exist' in " ".join(result.out.split())
     assert secretless(result), result.out
+
+
+def test_a_second_run_on_another_controller_is_refused_by_name_and_a_run_that_lost_its_session_goes_on(fleet, server, place):
+    hosts = fleet(standard=2)
+    one_by_one = [{"name": "standard", "serial": [1]}]
+    first = hosts.start(rollout_payload="naps", nap=6, rollout_rings=one_by_one, rollout_ledger=place)
+    eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), first)
+    second = hosts.run(rollout_payload="writes", rollout_rings=one_by_one, rollout_ledger=place)
+    assert second.rc == 1, second.out
+    assert f"shop-2.0 is rolled out by another run, of {getpass.getuser()} on {socket.gethostname()}, pid {first.pid}, since 20" in " ".join(second.out.split())
+    server.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'")
+    eventually(lambda: sum(wave["state"] == "filling" for wave in said(place, "wave")) == 2, first)
+    other = open_ledger(place, "a test")
+    assert other.lease("shop-2.0").taken()
+    first.kill()
+    first.wait()
+    deadline = time.monotonic() + 5
+    while other.lease("shop-2.0").taken():
+        assert time.monotonic() < deadline
