@@ -41,8 +41,6 @@ class ActionModule(HostAction):
             return {**failure, "failed": True, "msg": msg}
         run = holder((task_vars or {}).get("inventory_hostname", ""), task_vars)
         kept = _light.run(self, self.verb, {"holder": run, **arguments, "wait": wait}, task_vars or {})
-            self, self.verb, {"holder": holder((task_vars or {}).get("inventory_hostname", ""), task_vars), **arguments, "wait": wait}, task_vars or {}
-        )
         result.update(kept, first=first, transaction=arguments.get("transaction"), wait=wait)
         if not kept.get("failed") and self._task.get_play().strategy != STAGED:
             self._sleep(wait)

@@ -72,7 +72,9 @@ class ActionModule(ActionBase):
         result.update(changed=True, settled="to be restored first")
         if self._task.check_mode:
             return result
-        reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(holder))}"
+        evicted = transaction.get("evicted") or {}
+        reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(evicted.get('holder') or holder))}"
+        reason += f", from whom {clean(_holder.describe(evicted['by']))} took the host" if evicted else ""
         restored = self._execute_module(
             module_name="onprem.rollout.restore",
             module_args={"state_dir": state_dir, "holder": run, "transaction": transaction["id"], "reason": reason},

@@ -165,10 +165,13 @@ class Fleet:
     def untouched(self, host: str) -> bool:
         return self.is_as_before(host) and not self.record(host)
 
+    @property
+    def ledger_file(self) -> Path:
+        return self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+
     def ledger(self) -> list[Any]:
         """Every event of the ledger, the chain checked."""
-        path = self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
-        return list(replay(path.read_text().splitlines())) if path.exists() else []
+        return list(replay(self.ledger_file.read_text().splitlines())) if self.ledger_file.exists() else []
 
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})
