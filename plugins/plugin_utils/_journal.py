@@ -25,6 +25,7 @@ GATHER = 1.0  # outcomes of hosts, which happened already, are written together
 LISTEN = 0.5
 PATIENCE = 3.0  # for a run that has the rollout, and is about to say so, or that it has ended
 POLL = 0.1
+STAY = 60.0
 
 
 class Taken(Exception):
@@ -46,7 +47,7 @@ class Journal:
         self._clock = clock
         self._sleep = sleep
         self._pending: deque[Event] = deque()
-        self._write_at = self._listen_at = self._gather_until = float("-inf")
+        self._write_at = self._listen_at = self._gather_until = self._stay_until = float("-inf")
 
     def open(self) -> None:
         """Take the rollout and read what the ledger holds; Taken, LedgerError or BrokenChain where it must not begin."""
@@ -62,7 +63,7 @@ class Journal:
             if (known and tries > 1) or self._clock() >= give_up_at:  # once may be somebody who only looked
                 raise Taken(f"{self.standing.rollout} {self._by()}")
             self._sleep(POLL)
-        self._listen_at = self._clock() + LISTEN
+        self._listen_at, self._stay_until = self._clock() + LISTEN, self._clock() + STAY
 
     def close(self) -> None:
         """The rollout is free for another run."""
@@ -118,7 +119,7 @@ class Journal:
         """The events of this rollout that others wrote since, as soon as C(LISTEN) seconds after the last look."""
         if self._clock() < self._listen_at:
             return []
-        self._listen_at = self._clock() + LISTEN
+        self._listen_at, self._stay_until = self._clock() + LISTEN, self._clock() + STAY
         try:
             heard = self._ledger.news()
         except (LedgerError, BrokenChain) as error:
@@ -127,12 +128,19 @@ class Journal:
         self._unheard = ""
         for entry in heard:
             self.standing.hear(entry)
-        self._keep()
+        if not self._lease.held:
+            self._keep()
         return [entry for entry in heard if entry.rollout == self.standing.rollout]
 
+    def stay(self) -> None:
+        """The run is at work, even while it does not listen, as long as hosts are asked."""
+        if self._clock() >= self._stay_until:
+            self._stay_until = self._clock() + STAY
+            self._keep()
+
     def _keep(self) -> None:
-        """Take the rollout again when it was lost, as with the connection to a database."""
+        """Take the rollout again, which may have been lost, as with the connection to a database."""
         try:
-            self._untaken = "" if self._lease.held or self._lease.take() else f"{self.standing.rollout} {self._by()}"
+            self._untaken = "" if self._lease.take() else f"{self.standing.rollout} {self._by()}"
         except LedgerError as error:
             self._untaken = str(error)

@@ -52,7 +52,9 @@ class LeasePostgresql:
 
     def take(self) -> bool:
         with self._at_work("locked") as connection:
-            if self._on is not connection:
+            if self._on is connection:
+                connection.execute("select 1")  # or the session would be taken for one that hangs
+            else:
                 self._on = None
                 connection.execute(WATCH)
                 if _says(connection, TAKE, self._lock):

@@ -245,6 +245,7 @@ class StrategyModule(HostPinned):
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
         hosts = self._driver.hosts_left()
         if self._journal is not None:
+            self._journal.stay()
             self._journal.flush()
             _anchor.drop(self._journal.head)
         return self._core.as_list(hosts)

@@ -218,9 +218,10 @@ class Lost:
     """A lease that goes with a connection: held says whether it is there, others whether another run has it."""
 
     def __init__(self):
-        self.held, self.others = False, False
+        self.held, self.others, self.asked = False, False, 0
 
     def take(self):
+        self.asked += 1
         self.held = not self.others
         return self.held
 
@@ -247,3 +248,20 @@ def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_n
     clock.now += LISTEN
     journal.listen()
     assert journal.trouble == ""
+
+
+def test_a_run_that_does_not_listen_says_now_and_then_that_it_is_there(place, clock):
+    """As while hosts are asked: a session without a word would be taken for one that hangs."""
+    ledger, lease = LedgerFile(str(place), "ada", lambda: 0.0), Lost()
+    ledger.lease = lambda rollout: lease
+    journal = Journal(ledger, "shop-2.0", clock)
+    journal.open()
+    for _second in range(200):
+        clock.now += 1
+        journal.stay()
+    assert lease.asked == 1 + 3
+    for _second in range(200):
+        clock.now += 1
+        journal.listen()
+        journal.stay()
+    assert lease.asked == 1 + 3
