@@ -28,7 +28,7 @@ POLL = 0.1
 STAY = 60.0
 
 
-class Taken(Exception):
+class Taken(LedgerError):
     """Another run has the rollout; the message says who, where, since when, and what to do."""
 
 
@@ -61,7 +61,7 @@ class Journal:
                 break
             known = self.standing.at_work and self.standing.run and not _holder.is_gone(self.standing.run.data)
             if (known and tries > 1) or self._clock() >= give_up_at:  # once may be somebody who only looked
-                raise Taken(f"{self.standing.rollout} {self._by()}")
+                raise Taken(f"{self.standing.rollout} {self._by()}; wait for it, look at it with onprem.rollout.status, or end it with onprem.rollout.abort")
             self._sleep(POLL)
         self._listen_at, self._stay_until = self._clock() + LISTEN, self._clock() + STAY
 
@@ -99,6 +99,7 @@ class Journal:
 
     def flush(self, at_once: bool = False) -> bool:
         """Write what was noted; False while that cannot be. After a failure the next try is C(RETRY) seconds away, unless C(at_once)."""
+        self._stay()
         if not self._pending:
             return True
         if not at_once and self._clock() < self._gather_until and all(event.kind == "host" for event in self._pending):
@@ -132,8 +133,8 @@ class Journal:
             self._keep()
         return [entry for entry in heard if entry.rollout == self.standing.rollout]
 
-    def stay(self) -> None:
-        """The run is at work, even while it does not listen, as long as hosts are asked."""
+    def _stay(self) -> None:
+        """Say that the run is there also while it does not listen, as long as hosts are asked."""
         if self._clock() >= self._stay_until:
             self._stay_until = self._clock() + STAY
             self._keep()

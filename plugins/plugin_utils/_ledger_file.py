@@ -97,7 +97,7 @@ class LedgerFile:
         return found
 
     def lease(self, rollout: str) -> LeaseFile:
-        return LeaseFile(self.name, rollout)
+        return LeaseFile(os.path.realpath(self.name), rollout)  # whatever name the ledger is given by
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

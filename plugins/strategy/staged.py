@@ -53,7 +53,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import D
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
-from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal, Taken
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
@@ -77,13 +77,6 @@ class StrategyModule(HostPinned):
     _sound = True
 
     def run(self, iterator: Any, play_context: Any) -> int:
-        try:
-            return self._run(iterator, play_context)
-        finally:
-            if self._journal is not None:
-                self._journal.close()
-
-    def _run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
         self._core = Core(self, iterator)
         self._inputs, problems = _inputs.read(self._core)
@@ -92,10 +85,10 @@ class StrategyModule(HostPinned):
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
-            journal = self._open_journal(release)
+            self._journal = self._open_journal(release)
             user, plan = _holder.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
             decisions = Decisions(
-                conductor, journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
             )  # fmt: skip
         self._driver = Driver(
             conductor,
@@ -174,13 +167,9 @@ class StrategyModule(HostPinned):
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
         ledger, plan = self._open_ledger(), self._inputs.plan
-        journal = self._journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
+        journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
         try:
             journal.open()
-        except Taken as error:
-            raise AnsibleError(
-                f"{error}. No host was touched. Wait for it, look at it with onprem.rollout.status, or end it with onprem.rollout.abort"
-            ) from error
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
@@ -203,6 +192,7 @@ class StrategyModule(HostPinned):
             self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
             if not self._journal.flush(at_once=True):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
+            self._journal.close()
 
     def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:
         """Core ends a whole run for an error in one included file or a killed worker. Then the hosts in change still get their rescue."""
@@ -245,7 +235,6 @@ class StrategyModule(HostPinned):
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
         hosts = self._driver.hosts_left()
         if self._journal is not None:
-            self._journal.stay()
             self._journal.flush()
             _anchor.drop(self._journal.head)
         return self._core.as_list(hosts)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -92,7 +93,7 @@ def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server
     assert secretless(result), result.out
 
 
-def test_a_second_run_on_another_controller_is_refused_by_name_and_a_run_that_lost_its_session_goes_on(fleet, server, place):
+def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_session_lets_nobody_in(fleet, server, place):
     hosts = fleet(standard=2)
     one_by_one = [{"name": "standard", "serial": [1]}]
     first = hosts.start(rollout_payload="naps", nap=6, rollout_rings=one_by_one, rollout_ledger=place)
@@ -100,12 +101,17 @@ def test_a_second_run_on_another_controller_is_refused_by_name_and_a_run_that_lo
     second = hosts.run(rollout_payload="writes", rollout_rings=one_by_one, rollout_ledger=place)
     assert second.rc == 1, second.out
     assert f"shop-2.0 is rolled out by another run, of {getpass.getuser()} on {socket.gethostname()}, pid {first.pid}, since 20" in " ".join(second.out.split())
-    server.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'")
-    eventually(lambda: sum(wave["state"] == "filling" for wave in said(place, "wave")) == 2, first)
-    other = open_ledger(place, "a test")
-    assert other.lease("shop-2.0").taken()
-    first.kill()
-    first.wait()
-    deadline = time.monotonic() + 5
-    while other.lease("shop-2.0").taken():
-        assert time.monotonic() < deadline
+    faster = open_ledger(place, "bob on ctl2, pid 7")
+    list(faster.entries())
+    server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
+    eventually(faster.lease("shop-2.0").take, first)
+    faster.append([Event("started", "shop-2.0", {})])
+    eventually(lambda: len(said(place, "host")) == 1, first)
+    deadline = time.monotonic() + 1.5  # in which the next host would have been let in
+    while time.monotonic() < deadline:
+        assert len([host for host in hosts.hosts if not hosts.untouched(host)]) == 1
+        time.sleep(0.1)
+    server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
+    result = hosts.finish(first)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+    assert "nobody new is let in: shop-2.0 is rolled out by another run, of bob on ctl2, pid 7, since 20" in " ".join(result.out.split())
