@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
 
@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"rollout_ledger: {_ledgers.shown(place)!r}: {problem}")
         ledger = _ledgers.open_ledger(place, _ledgers.who(task_vars or {}, os.getppid()))
         try:
-            return {**result, **self._decide(ledger, options, _holder.user(task_vars or {}))}
+            return {**result, **self._decide(ledger, options, _ledgers.user(task_vars or {}))}
         except (LedgerError, BrokenChain) as error:
             raise AnsibleActionFail(f"{ledger.name}: {error}. Nothing was decided") from error
 

@@ -16,8 +16,8 @@ from ansible.utils.display import Display
 from ansible_collections.onprem.rollout.plugins.modules.unlock import ARGUMENTS
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder, _ledgers, _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
+from ansible_collections.onprem.rollout.plugins.plugin_utils._evict import refusal, said
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, LedgerError
-from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, span
 
 display = Display()
 
@@ -37,10 +37,10 @@ class ActionModule(HostAction):
         if not told["held"] or not (options["evict"] or options["force"]):
             return {**result, **told, "msg": said(told)}
         gone = _holder.is_gone(told["holder"])
-        problem = refusal(told, gone, options)
+        problem = refusal(told, options["why"], options["force"])
         if problem:
             raise AnsibleActionFail(problem)
-        data = {"by": _holder.user(variables), "why": options["why"], "host": host, "from": _holder.describe(told["holder"]),
+        data = {"by": _ledgers.user(variables), "why": options["why"], "host": host, "from": _holder.describe(told["holder"]),
                 "transaction": told["transaction"], "phase": told["phase"], "forced": told["lease_left"] > 0 and not gone}  # fmt: skip
         if not self._task.check_mode:
             self._remember(options["ledger"], Event("unlock", str(told["rollout"]), data), variables)
@@ -62,27 +62,3 @@ class ActionModule(HostAction):
             ledger.append([event])
         except (LedgerError, BrokenChain) as error:
             raise AnsibleActionFail(f"{ledger.name}: {error}. The host was not taken from anybody") from error
-
-
-def said(told: Mapping[str, Any]) -> str:
-    """Who holds the host, for people."""
-    what = f"{clean(told['phase'])} to {clean(told['release'])} since {clean(told['began'])}"
-    if told["held"]:
-        holder = told["holder"]
-        left = f"its lease goes on for {span(told['lease_left'])}" if told["lease_left"] else "its lease has ended"
-        known = "that run has ended" if _holder.is_gone(holder) else "that run is alive" if _holder.is_alive(holder) else left
-        return f"held by rollout {clean(told['rollout'])} of {clean(_holder.describe(holder))}: {what}; {known}"
-    if told.get("evicted"):
-        by = told["evicted"]
-        from_whom, who = (clean(_holder.describe(by.get(one) or {})) for one in ("holder", "by"))
-        return f"nobody holds it: {what}, left half done by {from_whom}, from whom {who} took it at {clean(by.get('at'))}: {clean(by.get('why'))}"
-    return "nobody holds it"
-
-
-def refusal(told: Mapping[str, Any], gone: bool, options: Mapping[str, Any]) -> str:
-    """Why the host is not taken from its run; nothing if it is."""
-    if not options["why"].strip():
-        return "rollout_why is empty: say why the host is taken, for those who read the ledger. Nothing was touched"
-    if options["force"] or gone or (told["lease_left"] <= 0 and not _holder.is_alive(told["holder"])):
-        return ""
-    return f"{said(told)}. It may be at work, so it was not touched. End that run, or wait; rollout_force_evict: true takes the host all the same"

@@ -62,6 +62,12 @@ def label(release: Dict[str, Any]) -> str:
     return "{0} {1}".format(release.get("name"), release.get("version"))
 
 
+def whose(holder: Dict[str, Any]) -> str:
+    """A run in words."""
+    job = ", job {0}".format(holder["job"]) if holder.get("job") else ""
+    return "{0} on {1}, process {2}{3}".format(holder.get("user"), holder.get("controller"), holder.get("pid"), job)
+
+
 def path_of(state_dir: str) -> str:
     """Where the record is."""
     return os.path.join(state_dir, "record.json")

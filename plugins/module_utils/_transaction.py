@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Tuple
 
 from . import _timer
 from ._errors import RolloutError
-from ._record import Record, advance, label, load, renew
+from ._record import Record, advance, label, load, renew, whose
 from ._store import locked
 
 Clock = Callable[[], float]
@@ -72,20 +72,16 @@ def ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
     evicted = found.get("evicted")
     if evicted and evicted["holder"].get("run") == holder.get("run"):
         raise RolloutError(
-            "This host was taken from this run by {user} on {controller} at {0}: {1}. This run does not touch it any more; it is {2}, and the next "
-            "upgrade settles that.".format(evicted["at"], evicted["why"], found["phase"], **evicted["by"]),
+            "This host was taken from this run by {0} at {1}: {2}. This run does not touch it any more; it is {3}, and the next upgrade settles that.".format(
+                whose(evicted["by"]), evicted["at"], evicted["why"], found["phase"]
+            ),
             "not_ours",
             holder=found["holder"],
         )
     if found["holder"].get("run") != holder.get("run"):
         raise RolloutError(
-            "The transaction {0} of this host ({1}, phase {2}) belongs to {3} on {4}, process {5}, not to this run. Run onprem.rollout.begin first.".format(
-                found["id"],
-                label(found["release"]),
-                found["phase"],
-                found["holder"].get("user"),
-                found["holder"].get("controller"),
-                found["holder"].get("pid"),
+            "The transaction {0} of this host ({1}, phase {2}) belongs to {3}, not to this run. Run onprem.rollout.begin first.".format(
+                found["id"], label(found["release"]), found["phase"], whose(found["holder"])
             ),
             "not_ours",
             holder=found["holder"],

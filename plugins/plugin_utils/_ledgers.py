@@ -47,7 +47,12 @@ def open_ledger(place: str, who: str) -> Ledger:
     return LedgerFile(os.path.abspath(os.path.expanduser(place)), who, time.time)
 
 
+def user(variables: Mapping[str, Any]) -> str:
+    """Who started this: in AWX the user who launched the job, elsewhere the one of the process."""
+    return _holder.user(variables)
+
+
 def who(variables: Mapping[str, Any], pid: int) -> str:
     """Who started this and where, for people to read."""
-    here = {"user": _holder.user(variables), "controller": _holder.controller(), "pid": pid, "job": _holder.job(variables)}
+    here = {"user": user(variables), "controller": _holder.controller(), "pid": pid, "job": _holder.job(variables)}
     return _holder.describe(here)

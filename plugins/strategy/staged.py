@@ -86,7 +86,7 @@ class StrategyModule(HostPinned):
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
             self._journal = self._open_journal(release)
-            user, plan = _holder.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
+            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
             decisions = Decisions(
                 conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
             )  # fmt: skip
@@ -179,7 +179,7 @@ class StrategyModule(HostPinned):
                 f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
-        by = _holder.user(self._core.variables(self._core.hosts[0]))
+        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
         journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
