@@ -73,9 +73,7 @@ def test_the_run_that_had_it_is_refused_at_every_step_and_restores_nothing(host)
     host.awaiting_commit()
     unlock(host, force=True)
     for step in (host.verifying, host.awaiting_commit, host.commit, host.retrying):
-        with pytest.raises(
-            RolloutError, match=r"taken from this run by ada on console, process 9 at .*: it hangs. This run does not"
-        ) as caught:
+        with pytest.raises(RolloutError, match=r"taken from this run by ada on console, process 9 at .*: it hangs. This run does not") as caught:
             step()
         assert caught.value.reason == "not_ours"
     assert host.restore()[1]["outcome"] == "untouched"
