@@ -205,7 +205,7 @@ def test_a_run_that_says_nothing_is_refused_all_the_same(place, elsewhere):
 
 def test_the_rollout_is_free_when_its_run_is_killed(place, elsewhere):
     at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")
-    journal = opened(place, Sleeps(elsewhere.kill))
+    journal = opened(place, Sleeps(lambda: elsewhere.kill() or elsewhere.wait()))
     journal.close()
     assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop-2.0").taken()
 
