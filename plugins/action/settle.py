@@ -38,7 +38,6 @@ class ActionModule(ActionBase):
                 "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
                 "look": {"type": "bool", "default": False},
                 "min_free": {"type": "int", "default": 0},
-                "rollout": {"type": "str", "default": ""},
             }
         )
         run = _holder.holder((task_vars or {}).get("inventory_hostname", ""), task_vars)
@@ -65,7 +64,7 @@ class ActionModule(ActionBase):
             return result
         holder = transaction.get("holder") or {}
         if is_held(transaction, now, run["run"]):
-            raise AnsibleActionFail(held_by(transaction, now, arguments["rollout"]))
+            raise AnsibleActionFail(held_by(transaction, now, self._rollout(task_vars or {})))
         result.update(abandoned=transaction["id"] if half_done else None, drained=bool(record.get("drained")))
         if arguments["look"] or not half_done:
             return result
@@ -87,6 +86,11 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "record": record, "msg": f"{reason}; its change cannot be undone ({restored.get('irreversible')}): held"}
         result.update(record=record, unfit=room, settled=f"{restored.get('outcome')}: runs {installed(record)}")
         return result
+
+    def _rollout(self, variables: Mapping[str, Any]) -> str:
+        """The rollout of this run, as the ledger names it; nothing when it has no release."""
+        release = self._templar.template(variables.get("rollout_release"))
+        return f"{release.get('name')}-{release.get('version')}" if isinstance(release, Mapping) else ""
 
     def _read(self, state_dir: str, min_free: int) -> tuple[Mapping[str, Any], float, str]:
         """The record, the host's own clock and why it could not keep a snapshot, by one raw command.

@@ -27,10 +27,6 @@ options:
     description: How many bytes must be free for a snapshot; see RV(unfit).
     type: int
     default: 0
-  rollout:
-    description: The name of the rollout, to say of a host that another run of the same one holds it.
-    type: str
-    default: ""
 attributes:
   check_mode:
     description: Says what would be restored and does not do it.

@@ -54,7 +54,8 @@ def test_a_second_run_is_refused_by_name_until_the_first_is_killed(fleet):
 
 def test_a_host_that_was_taken_from_a_living_run_is_not_committed_by_it_and_the_next_run_settles_it(fleet):
     hosts = fleet(standard=1)
-    first = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}])
+    hooks = {"rollout_drain": "marks_drain", "rollout_rejoin": "marks_rejoin"}
+    first = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}], **hooks)
     eventually(lambda: hosts.record("standard0").get("transaction", {}).get("phase") == "awaiting_commit", first)
     shown = hosts.run("onprem.rollout.unlock")
     assert (shown.rc, "changed=0" in shown.out) == (0, True), shown.out
@@ -73,12 +74,15 @@ def test_a_host_that_was_taken_from_a_living_run_is_not_committed_by_it_and_the_
     (event,) = (entry.data for entry in hosts.ledger() if entry.kind == "unlock")
     assert (event["host"], event["why"], event["by"], event["forced"]) == ("standard0", "it hangs", getpass.getuser(), True)
     assert f"pid {first.pid}" in event["from"]
+    traffic = hosts.root / "hosts" / "standard0" / "traffic"
+    marks = traffic.read_text()
     LedgerFile(str(hosts.ledger_file), "ada", time.time).append([Event("promote", "shop-2.0", {})])
     result = hosts.finish(first)
     assert (result.rc, result.states) == (2, {"standard0": "refused"}), result.out
     assert "standard0 is taken from" in flat(result)
     assert "This host was taken from this run by" in flat(result)
     assert (hosts.record("standard0")["transaction"]["phase"], hosts.version("standard0")) == ("awaiting_commit", "2.0")
-    settled = hosts.run("onprem.rollout.upgrade", "-e", "rollout_replan=true")
+    assert traffic.read_text() == marks, "it is not drained and not brought back by the run that had it"
+    settled = hosts.run("onprem.rollout.upgrade", "-e", "rollout_replan=true", **hooks)
     assert (settled.rc, settled.states) == (0, {"standard0": "committed"}), settled.out
     assert "was left half done by an earlier run, now restored" in settled.out
