@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
@@ -330,20 +330,22 @@ class Core:
         """What an C(end_play) or C(clear_host_errors) of a payload can reach."""
         self._inventory.restrict_to_hosts([self._hosts[host] for host in hosts])
 
-    def as_list(self, hosts: Iterable[str]) -> list[Any]:
+    def as_list(self, hosts: Sequence[str]) -> list[Any]:
         """The hosts as core wants them, never fewer than the time before."""
         found = [self._hosts[host] for host in self._within_reach(hosts)]
         padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
         self._length = len(padded)
         return padded
 
-    def _within_reach(self, hosts: Iterable[str]) -> list[str]:
+    def _within_reach(self, hosts: Sequence[str]) -> Sequence[str]:
         """Hosts that are busy, and no more others than there are free workers, the first first: core would wait for one and hear nobody meanwhile."""
-        names = list(hosts)
-        free = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive())
-        idle = [host for host in names if not self.busy(host)]
-        waits = set(idle[free:])
-        return [host for host in names if host not in waits] or idle[:1]
+        free, reached = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive()), []
+        for host in hosts:
+            busy = self.busy(host)
+            if busy or free > 0:
+                reached.append(host)
+                free -= not busy
+        return reached or hosts[:1]
 
     def await_result(self) -> None:
         """Every host is busy: no pass of core's loop, which would turn every millisecond, until one has reported or L(PATIENCE) is over."""
