@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from ansible.utils.display import Display
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems
 
 display = Display()
 
@@ -74,10 +76,10 @@ def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[s
     if options["verb"] == "abort":
         data["then"] = options["then"]
     if options["verb"] == "approve":
-        plan = options["plan"] or standing.plan
-        if not plan:
-            raise AnsibleActionFail(f"{standing.rollout} has no plan yet that could be approved. Give rollout_plan, as the verb plan prints it")
-        expires = options["expires"] or None
+        problems = approval_problems(options, standing, time.time())
+        if problems:
+            raise AnsibleActionFail("\n".join(["Nothing was decided:", *(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))]))
+        plan, expires = options["plan"] or standing.plan, options["expires"] or None
         data.update(plan=plan, remark=options["why"], expires=expires)
         if options["key"]:
             text = _gate_approval.approval_text(plan, user, options["why"], expires)

@@ -33,6 +33,7 @@ class Standing:
         self.halted: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
+        self.plans: set[str] = set()
 
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
@@ -49,6 +50,7 @@ class Standing:
             self.approvals.append(entry)
         elif entry.kind == "started":
             self.run, self.end, self.wave, self.halted, self.abort, self.promote = entry, None, None, None, None, None
+            self.plans.add(self.plan)
         elif entry.kind == "wave":
             if entry.data.get("state") != "soaking":  # that it soaks, and for how long, was said just before
                 self.wave = entry

@@ -106,6 +106,12 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
     return [*lines, _to_do(plan, runs, states)]
 
 
+def digest_line(plan: Plan, digest: str, commands: Commands) -> str:
+    """What approvals name, with the command where one is needed."""
+    asked = any(isinstance(gate, Mapping) and gate.get("type") == "approval" for ring in plan.rings for gate in (*plan.gates, *ring.ring.gates))
+    return f"plan: {digest}" + (f"; to approve it: {commands.other('approve', '-e', f'rollout_plan={digest}')}" if asked else "")
+
+
 def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     doing = sum(1 for state in states.values() if state is State.WAITING)
     settling = sum(1 for run in runs.values() if half_done(run.record))

@@ -74,6 +74,7 @@ class StrategyModule(HostPinned):
     _inputs: _inputs.Inputs
     _journal: Journal | None = None
     _reason: tuple[Reason, str] | None = None
+    _digest = ""
     _sound = True
 
     def run(self, iterator: Any, play_context: Any) -> int:
@@ -83,12 +84,13 @@ class StrategyModule(HostPinned):
         if problems:
             raise AnsibleError(render(problems))
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
+        self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, release)
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
             self._journal = self._open_journal(release)
-            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
+            user = _ledgers.user(self._core.variables(self._core.hosts[0]))
             decisions = Decisions(
-                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, self._digest, user
             )  # fmt: skip
         self._driver = Driver(
             conductor,
@@ -154,8 +156,11 @@ class StrategyModule(HostPinned):
             standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
         except (LedgerError, BrokenChain) as error:
             return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        self._reason = reason(standing, is_gone) if standing else None
-        return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+        if standing is None:
+            return lines
+        self._reason, self._digest = reason(standing, is_gone), standing.plan
+        lines.append(f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}")
+        return [*lines, f"plan of its newest run: {self._digest}"] if self._digest else lines
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -173,7 +178,7 @@ class StrategyModule(HostPinned):
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
@@ -251,7 +256,8 @@ class StrategyModule(HostPinned):
             display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
-            display.display("\n".join(lines + _story.fork_lines(self._inputs.plan, self._core.width)))
+            lines += [_story.digest_line(self._inputs.plan, self._digest, self._commands), *_story.fork_lines(self._inputs.plan, self._core.width)]
+            display.display("\n".join(lines))
 
     def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"
@@ -268,8 +274,13 @@ class StrategyModule(HostPinned):
             for host, state in self._driver.conductor.states().items()
         }  # fmt: skip
         halt = self._driver.conductor.halt
-        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None,
-                "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None}  # fmt: skip
+        return {
+            "verb": self._inputs.verb,
+            "plan": {**as_data(self._inputs.plan), "digest": self._digest},
+            "hosts": hosts,
+            "halted": halt.value if halt else None,
+            "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+        }
 
     def _last_words(self) -> None:
         if self._inputs.verb == "upgrade":

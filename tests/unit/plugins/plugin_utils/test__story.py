@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
@@ -55,6 +57,12 @@ def test_the_plan_is_shown_with_times_from_the_records():
     for part in ("at most 2 hosts (67 %)", "wave 1/2: a (shop 1.0)", "held by you: d: audit", "2.0 KiB", "1.0 GiB on a",
                  "about 40 s", "to do: 3 hosts"):  # fmt: skip
         assert part in text
+
+
+def test_the_digest_comes_with_the_command_that_needs_it():
+    assert _story.digest_line(PLAN, "9f", Commands()) == "plan: 9f"
+    gated = replace(PLAN, gates=({"type": "approval"},))
+    assert _story.digest_line(gated, "9f", Commands()) == "plan: 9f; to approve it: ansible-playbook onprem.rollout.approve -e rollout_plan=9f"
 
 
 def test_the_plan_shows_who_takes_what():
