@@ -30,14 +30,19 @@ class Standing:
         self.promote: Entry | None = None
         self.run: Entry | None = None
         self.wave: Entry | None = None
+        self.gate: Entry | None = None
         self.halted: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
         self.plans: set[str] = set()
+        self.last: Entry | None = None
+        self.wave_states: dict[tuple[str, int], str] = {}
 
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
             return
+        if entry.kind not in VERBS:
+            self.last = entry
         if entry.kind == "hold":
             self.hold = self.hold or entry
         elif entry.kind == "resume":
@@ -49,15 +54,24 @@ class Standing:
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
-            self.run, self.end, self.wave, self.halted, self.abort, self.promote = entry, None, None, None, None, None
+            self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
+            self.wave_states = {}
             self.plans.add(self.plan)
         elif entry.kind == "wave":
-            if entry.data.get("state") != "soaking":  # that it soaks, and for how long, was said just before
-                self.wave = entry
+            self._hear_wave(entry)
+        elif entry.kind == "gate":
+            self.gate = None if entry.data.get("verdict") == "pass" else entry
         elif entry.kind == "halted":
             self.halted = entry
         elif entry.kind == "finished":
             self.end = entry
+
+    def _hear_wave(self, entry: Entry) -> None:
+        state = str(entry.data.get("state"))
+        if state != "soaking":  # that it soaks, and for how long, was said just before
+            self.wave, self.gate = entry, None
+            place = str(entry.data.get("ring")), int(entry.data.get("wave") or 0)
+            self.wave_states[place] = "stopped" if state == "judged" and self.halted else state
 
     @property
     def at_work(self) -> bool:
@@ -73,6 +87,11 @@ class Standing:
     def plan(self) -> str:
         """The digest of the plan of the newest run."""
         return str(self.run.data.get("plan", "")) if self.run else ""
+
+    @property
+    def waves(self) -> Mapping[str, list[list[str]]]:
+        """The hosts of every wave of the newest run, by ring."""
+        return self.run.data.get("inputs", {}).get("waves", {}) if self.run else {}
 
 
 def settled(verb: str, standing: Standing) -> str:
@@ -111,12 +130,14 @@ class Reason(str, Enum):
     NOT_STARTED = "not_started"
     RUNNING = "running"
     SOAKING = "soaking"
+    GATE = "gate"
     HELD = "held"
     WAITING = "waiting"
     HALTED = "halted"
     DIED = "died"
     NOT_EVERYWHERE = "not_everywhere"
     DONE = "done"
+    LEDGER = "ledger"
 
     def __str__(self) -> str:
         return self.value
@@ -132,11 +153,7 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
     if end is None and is_gone(run.data):
         return Reason.DIED, f"the run of {run.who} ended without a word; the next upgrade settles what it left half done"
     if end is None:
-        where = f"{standing.wave.data['ring']} wave {standing.wave.data['wave']}" if standing.wave else "the hosts are asked"
-        state = str(standing.wave.data["state"]) if standing.wave else ""
-        if state.startswith("soaks"):
-            return Reason.SOAKING, f"{where} {state} since {stamp(standing.wave.at if standing.wave else 0)}"
-        return Reason.RUNNING, f"{where}, by {run.who}"
+        return _at_work(standing, run)
     how, when = end.data.get("how"), stamp(end.at)
     if how == "ok":
         return Reason.DONE, f"every host that takes part has it since {when}"
@@ -145,3 +162,21 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
     if how in ("halted", "interrupted"):
         return Reason.HALTED, f"the last run was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
     return Reason.NOT_EVERYWHERE, f"the last run ended at {when}, and some hosts are left"
+
+
+def _at_work(standing: Standing, run: Entry) -> tuple[Reason, str]:
+    by = f"by {run.who}, last heard of {stamp((standing.last or run).at)}"
+    gate, wave = standing.gate, standing.wave
+    if standing.halted:
+        return Reason.HALTED, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"
+    if gate:
+        return Reason.GATE, f"{_place(gate)} waits since {stamp(gate.at)}: {gate.data.get('why')}"
+    if wave is None:
+        return Reason.RUNNING, f"the hosts are asked, {by}"
+    if str(wave.data["state"]).startswith("soaks"):
+        return Reason.SOAKING, f"{_place(wave)} {wave.data['state']} since {stamp(wave.at)}"
+    return Reason.RUNNING, f"{_place(wave)}, {by}"
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.data.get('ring')} wave {entry.data.get('wave')}"

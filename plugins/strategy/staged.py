@@ -44,7 +44,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _status, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
@@ -59,7 +59,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_dat
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 display = Display()
@@ -75,6 +75,7 @@ class StrategyModule(HostPinned):
     _journal: Journal | None = None
     _reason: tuple[Reason, str] | None = None
     _digest = ""
+    _standing = Standing("")
     _sound = True
 
     def run(self, iterator: Any, play_context: Any) -> int:
@@ -131,8 +132,7 @@ class StrategyModule(HostPinned):
         self._core.restrict(self._core.hosts)
         wanted = self._driver.wanted
         if self._inputs.verb == "status":
-            sound = self._sound and not any(run.inconsistent for run in self._driver.runs.values())
-            wanted = "ok" if sound else "failed"
+            wanted = _status.wanted(self._reason, self._driver.runs) if self._sound else "failed"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
         self._note_end(wanted)
@@ -147,20 +147,18 @@ class StrategyModule(HostPinned):
     def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
+        rollout = f"{release.name}-{release.version}" if release.name else ""
         lines: list[str] = []
         try:
             if self._inputs.audit:
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
+            self._standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
+            self._reason, self._digest = reason(self._standing, is_gone), self._standing.plan
         except (LedgerError, BrokenChain) as error:
-            return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        if standing is None:
-            return lines
-        self._reason, self._digest = reason(standing, is_gone), standing.plan
-        lines.append(f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}")
-        return [*lines, f"plan of its newest run: {self._digest}"] if self._digest else lines
+            self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
+        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -253,7 +251,7 @@ class StrategyModule(HostPinned):
             _light.prepare()
         elif self._inputs.verb == "status":
             lines = self._remembered(runs)
-            display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
+            display.display("\n".join([*lines, *_status.status_lines(self._inputs.plan, self._standing, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
             lines += [_story.digest_line(self._inputs.plan, self._digest, self._commands), *_story.fork_lines(self._inputs.plan, self._core.width)]
@@ -280,6 +278,7 @@ class StrategyModule(HostPinned):
             "hosts": hosts,
             "halted": halt.value if halt else None,
             "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+            **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
         }
 
     def _last_words(self) -> None:

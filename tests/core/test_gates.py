@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 TWO = [{"name": "early"}, {"name": "standard", "gates": [{"type": "approval", "name": "board", "not_launcher": False}]}]
 
@@ -80,3 +81,22 @@ def test_a_window_that_is_open_lets_the_wave_in(fleet):
     hosts = fleet(standard=1)
     result = hosts.run(rollout_gates=[{"type": "window", "rrule": "FREQ=DAILY", "duration": "24h"}])
     assert (result.rc, hosts.version("standard0")) == (0, "2.0"), result.out
+
+
+def test_status_of_a_run_elsewhere_names_its_gate(fleet):
+    hosts = fleet(early=1, standard=1)
+    process = hosts.start(rollout_rings=TWO)
+    deadline = time.monotonic() + 60
+    while not said(hosts, "gate"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    status = hosts.run("onprem.rollout.status", rollout_rings=TWO)
+    assert (status.rc, status.data["reason"]["kind"], status.data["run"]["at_work"]) == (0, "gate", True), status.out
+    assert "rollout shop-2.0: gate: standard wave 1 waits since " in status.out
+    assert [(wave["ring"], wave["state"], wave["hosts"]) for wave in status.data["waves"]] == [
+        ("early", "passed", ["early0"]),
+        ("standard", "not begun", ["standard0"]),
+    ]
+    assert hosts.run("onprem.rollout.approve", rollout_rings=TWO).rc == 0
+    assert hosts.finish(process).rc == 0

@@ -23,12 +23,24 @@ def standing(*events):
 
 STARTED = event("started", plan="p1", run="ctl1/b/n/7/99")
 WAVE = event("wave", ring="early", wave=1, state="filling")
+GATE = event("gate", ring="early", wave=1, verdict="hold", why="waits for 1 approval")
 REASONS = [
     ((), Reason.NOT_STARTED, "no run of it is in the ledger"),
     ((STARTED,), Reason.RUNNING, "the hosts are asked, by ada"),
     ((STARTED, WAVE), Reason.RUNNING, "early wave 1, by ada on ctl1, pid 7"),
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s")), Reason.SOAKING, "early wave 1 soaks 600 s since 1970-01-01T00:00:00.000Z"),
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s"), event("wave", ring="early", wave=1, state="soaking")), Reason.SOAKING, "soaks 600 s"),
+    ((STARTED, GATE), Reason.GATE, "early wave 1 waits since 1970-01-01T00:00:00.000Z: waits for 1 approval"),
+    ((STARTED, GATE, event("gate", ring="early", wave=1, verdict="pass", why="approved"), WAVE), Reason.RUNNING, "early wave 1, by ada"),
+    ((STARTED, WAVE, GATE), Reason.GATE, "waits for 1 approval"),
+    ((STARTED, GATE, event("hold")), Reason.HELD, "held since"),
+    (
+        (STARTED, WAVE, event("halted", ring="early", wave=1, why="failures")),
+        Reason.HALTED,
+        "failures in early wave 1; hosts in change go on to their end",
+    ),
+    ((STARTED, GATE, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "no approval"),
+    ((STARTED, GATE, STARTED), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
     ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("finished", how="ok")), Reason.DONE, "every host that takes part has it"),

@@ -88,29 +88,6 @@ def test_forks_that_are_fewer_than_the_policy_lets(forks, lines):
     assert len(_story.fork_lines(PLAN, forks)) == lines
 
 
-STATUS = [
-    ({}, 0, "runs an unknown version (no rollout yet)"),
-    ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
-    ({"failed": [{"release": {"name": "shop", "version": "2.1"}}]}, 0, "failed here, not tried again: shop 2.1"),
-    ({"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}, 5, "cannot be undone (schema 7) and did not go through: web: 500"),
-    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 6, "INCONSISTENT: disk full"),
-    ({"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}, 3, "held by eve on ctl, pid 7"),
-    ({"transaction": {"phase": "restored", "release": {"name": "shop", "version": "2.1"}, "reason": "web: 500"}}, 0, "shop 2.1 was restored: web: 500"),
-]
-
-
-@pytest.mark.parametrize("record, rank, says", STATUS, ids=[case[2] for case in STATUS])
-def test_host_status(record, rank, says):
-    found, text = _story._host_status(run(record=record), lambda holder: False)
-    assert (found, says in text) == (rank, True)
-
-
-def test_status_tells_a_dead_holder_from_a_living_one():
-    record = {"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}
-    _rank, text = _story._host_status(run(record=record), lambda holder: holder["pid"] == 7)
-    assert "left half done by eve on ctl, pid 7, which has ended: the next upgrade restores it first" in text
-
-
 PLANNED = [
     ({}, State.WAITING, "to do: 3 hosts to upgrade"),
     ({"transaction": {"phase": "changing"}}, State.WAITING, "to do: 3 hosts to upgrade, 1 host to settle first"),
@@ -134,15 +111,6 @@ def test_the_plan_says_why_there_is_nothing_to_do():
     assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
     assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "to do: 3 hosts would be refused, see above: a, b, c"
     assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
-
-
-def test_status_shows_the_worst_first():
-    bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
-    lines = _story.status_lines(PLAN, runs(c=bad), lambda holder: False)
-    assert lines[0] == "!! INCONSISTENT: c: disk full"
-    assert lines[2].endswith("--limit c -e rollout_force_restore=true")
-    assert "INCONSISTENT" in lines[3]
-    assert lines[4].startswith("early: c:")
 
 
 def test_the_verdict_names_host_check_restore_and_the_command():
