@@ -86,12 +86,12 @@ class Journal:
         if self._clock() < self._listen_at:
             return []
         self._listen_at = self._clock() + LISTEN
+        heard: list[Entry] = []
+        self._unheard = ""
         try:
-            heard = self._ledger.news()
+            for entry in self._ledger.news():
+                self.standing.hear(entry)
+                heard += [entry] if entry.rollout == self.standing.rollout else []
         except (LedgerError, BrokenChain) as error:
             self._unheard = str(error)
-            return []
-        self._unheard = ""
-        for entry in heard:
-            self.standing.hear(entry)
-        return [entry for entry in heard if entry.rollout == self.standing.rollout]
+        return heard
