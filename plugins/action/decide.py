@@ -16,9 +16,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
-from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
 
 display = Display()
 
@@ -51,24 +51,23 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{ledger.name}: {error}. Nothing was decided") from error
 
     def _decide(self, ledger: Ledger, options: Mapping[str, Any], user: str) -> dict[str, Any]:
-        verb, entries = options["verb"], list(ledger.entries())
-        rollout = options["rollout"] or newest(entries)
+        verb, missing = options["verb"], _ledgers.missing(ledger)
+        if missing:
+            raise AnsibleActionFail(f"rollout_ledger: {ledger.name}: {missing}. Nothing was decided")
+        standing = lately(ledger.newest_first(), options["rollout"]) or Standing(options["rollout"])
+        if options["plan"] and options["plan"] not in standing.plans:
+            standing = standing_of(ledger.entries(), standing.rollout) or standing
+        rollout, nothing = standing.rollout, settled(verb, standing)
+        refused = "" if nothing else refusal(verb, standing)
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
-        standing = Standing(rollout)
-        for entry in entries:
-            standing.hear(entry)
-        nothing = settled(verb, standing)
+        if refused:
+            raise AnsibleActionFail(f"{refused}. Nothing was decided")
         said = f"{rollout} {nothing}" if nothing else f"{rollout}: {verb}, by {user}{': ' + options['why'] if options['why'] else ''}"
         if not nothing and not self._task.check_mode:
             ledger.append([Event(verb, rollout, data_of(options, standing, user))])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
-
-
-def newest(entries: list[Entry]) -> str:
-    """The rollout that began last."""
-    return next((entry.rollout for entry in reversed(entries) if entry.kind == "started"), "")
 
 
 def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[str, Any]:

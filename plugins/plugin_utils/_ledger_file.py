@@ -50,6 +50,14 @@ class LedgerFile:
         self._head = START  # of the last line before them
         self._rests_until = float("-inf")
 
+    def exists(self) -> bool:
+        try:
+            return bool(os.stat(self.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise LedgerError(f"the ledger {self.name} cannot be read: {error.strerror}") from error
+
     def append(self, events: Sequence[Event]) -> Head:
         """Write the events to the disk, all at once; LedgerError when that cannot be, and then the file has none of them."""
         try:

@@ -111,6 +111,10 @@ class LedgerPostgresql:
         self._unsure: list[Batch] = []
         self._trouble, self._rests_until = "", float("-inf")
 
+    def exists(self) -> bool:
+        with self._at_work("read") as connection:
+            return _exists(connection)
+
     def append(self, events: Sequence[Event]) -> Head:
         """Write the events, all or none; L(LedgerError) when that cannot be.
 

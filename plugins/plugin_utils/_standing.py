@@ -84,6 +84,11 @@ class Standing:
         return None if self.end and self.end.data.get("how") == "ok" else self.run
 
     @property
+    def since(self) -> int:
+        """The number of the oldest event that counts for the runs and verbs to come; 0 when none does."""
+        return self.hold.head.number if self.hold else 0
+
+    @property
     def plan(self) -> str:
         """The digest of the plan of the newest run."""
         return str(self.run.data.get("plan", "")) if self.run else ""
@@ -102,8 +107,8 @@ def settled(verb: str, standing: Standing) -> str:
         return "is not held"
     if verb == "abort" and standing.abort:
         return f"is aborted already, by {told(standing.abort)}"
-    if verb in ("abort", "promote") and not standing.at_work:
-        return "has no run at work"
+    if verb == "promote" and standing.promote and not standing.at_work:
+        return f"was promoted, by {told(standing.promote)}, and its run has ended"
     return ""
 
 
@@ -122,6 +127,28 @@ def standing_of(entries: Iterable[Entry], rollout: str = "") -> Standing | None:
         if entry.kind == "started" and not rollout:
             newest = entry.rollout
     return found.get(newest)
+
+
+def lately(newest_first: Iterable[Entry], rollout: str = "") -> Standing | None:
+    """The same as far as verbs ask, read from the end: back to what the start of the newest run says that still counts.
+
+    Without a run of that rollout everything is read.
+    """
+    found: list[Entry] = []
+    counts = 0
+    for entry in newest_first:
+        if entry.kind == "started" and not counts and rollout in ("", entry.rollout):
+            rollout, counts = entry.rollout, int(entry.data.get("since", 1))
+        if not rollout or entry.rollout == rollout:
+            found.append(entry)
+        if counts and entry.head.number <= counts:
+            break
+    if not rollout:
+        return None
+    standing = Standing(rollout)
+    for entry in reversed(found):
+        standing.hear(entry)
+    return standing
 
 
 class Reason(str, Enum):

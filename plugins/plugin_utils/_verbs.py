@@ -35,6 +35,15 @@ def approval_problems(options: Mapping[str, Any], standing: Standing, now: float
     return problems
 
 
+def refusal(verb: str, standing: Standing) -> str:
+    """Why the verb cannot do anything, or nothing."""
+    if verb not in ("abort", "promote") or standing.at_work:
+        return ""
+    if standing.end is None:
+        return f"{standing.rollout} had no run yet, so there is nothing to {verb}"
+    return f"the last run of {standing.rollout} ended at {stamp(standing.end.at)}, so there is nothing to {verb}; to keep later runs from going on: hold"
+
+
 def end_of(expires: Any) -> tuple[str, float]:
     """Why the end of an approval is none, or nothing; and the end, in seconds since 1970."""
     try:

@@ -38,6 +38,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -84,6 +85,8 @@ class StrategyModule(HostPinned):
         self._inputs, problems = _inputs.read(self._core)
         if problems:
             raise AnsibleError(render(problems))
+        if self._inputs.verb == "status" and self._inputs.ledger != _ledgers.default_place():
+            self._require_ledger()
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
         self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, release)
         decisions = None
@@ -144,6 +147,13 @@ class StrategyModule(HostPinned):
     def _open_ledger(self) -> Ledger:
         return _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(self._core.variables(self._core.hosts[0]), os.getpid()))
 
+    def _require_ledger(self) -> None:
+        """A place that somebody wrote and that is none is a mistake; a database that does not answer is a reason to be shown."""
+        ledger = self._open_ledger()
+        with suppress(LedgerError):
+            if missing := _ledgers.missing(ledger):
+                raise AnsibleError(f"rollout_ledger: {ledger.name}: {missing}")
+
     def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
@@ -176,7 +186,8 @@ class StrategyModule(HostPinned):
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
+        since = journal.standing.since or journal.head.number + 1
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()), since=since)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)

@@ -166,8 +166,16 @@ class Fleet:
 
     def ledger(self) -> list[Any]:
         """Every event of the ledger, the chain checked."""
-        path = self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
-        return list(replay(path.read_text().splitlines())) if path.exists() else []
+        return list(replay(self.ledger_path.read_text().splitlines())) if self.ledger_path.exists() else []
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+
+    def has_a_ledger(self) -> None:
+        """As after the first run: verbs make none."""
+        self.ledger_path.parent.mkdir(parents=True)
+        self.ledger_path.touch()
 
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})

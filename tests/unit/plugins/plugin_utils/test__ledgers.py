@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Event, Head, LedgerError, line_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger, place_problem, shown
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import missing, open_ledger, place_problem, shown
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from postgresql import running_server
@@ -75,7 +75,10 @@ def kinds(ledger):
 
 
 def test_a_ledger_that_is_not_there_is_empty(ledger):
-    assert (list(ledger.entries()), list(ledger.news())) == ([], [])
+    assert (list(ledger.entries()), list(ledger.news()), ledger.exists()) == ([], [], False)
+    assert "there is no such ledger" in missing(ledger)
+    ledger.append([Event("hold", "r", {})])
+    assert (ledger.exists(), missing(ledger)) == (True, "")
 
 
 def test_what_is_appended_is_read_and_is_news_once(kind, ledger):

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Head
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, lately, reason, settled, standing_of
 
 
 def event(kind, rollout="shop-2.0", at=0.0, **data):
@@ -70,10 +70,11 @@ NOTHING = [
     ("hold", (event("hold", why="a sale"),), "is held already, by ada on ctl1, pid 7: a sale"),
     ("resume", (), "is not held"),
     ("resume", (event("hold"),), ""),
-    ("abort", (), "has no run at work"),
     ("abort", (STARTED,), ""),
     ("abort", (STARTED, event("abort")), "is aborted already, by ada on ctl1, pid 7"),
-    ("promote", (STARTED, event("finished", how="ok")), "has no run at work"),
+    ("abort", (STARTED, event("abort"), event("finished", how="halted")), "is aborted already, by ada on ctl1, pid 7"),
+    ("promote", (STARTED, event("promote")), ""),
+    ("promote", (STARTED, event("promote"), event("finished", how="ok")), "was promoted, by ada on ctl1, pid 7, and its run has ended"),
     ("approve", (), ""),
 ]
 
@@ -85,6 +86,42 @@ def test_a_verb_that_has_nothing_to_do_says_why(verb, events, why):
 
 def test_an_abort_is_for_one_run():
     assert standing(STARTED, event("abort"), event("finished", how="halted"), STARTED).abort is None
+
+
+def numbered(*events):
+    """The newest first, as a ledger gives them, and what was read of it."""
+    read = []
+
+    def back():
+        for number, each in reversed(list(enumerate(events, 1))):
+            read.append(number)
+            yield each._replace(head=Head(number, ""))
+
+    return back(), read
+
+
+OTHER = event("hold", "other-1.0")
+LATELY = [
+    ("run at work", [event("started", since=1), OTHER, event("started", since=3), WAVE, OTHER], "", [5, 4, 3], None),
+    ("held since before", [event("hold"), WAVE, event("started", since=1), OTHER], "", [4, 3, 2, 1], 1),
+    ("held since a while", [WAVE, event("hold"), WAVE, event("started", since=2), WAVE], "shop-2.0", [5, 4, 3, 2], 2),
+    ("held as it began", [WAVE, event("hold"), event("started", since=2)], "", [3, 2], 2),
+    ("never begun", [event("hold"), event("started", "other-1.0", since=1)], "shop-2.0", [2, 1], 1),
+]
+
+
+@pytest.mark.parametrize("events, rollout, numbers, hold", [case[1:] for case in LATELY], ids=[case[0] for case in LATELY])
+def test_how_it_stands_is_read_from_the_end_and_no_further_than_it_counts(events, rollout, numbers, hold):
+    back, read = numbered(*events)
+    found = lately(back, rollout)
+    assert (found.rollout, read, found.hold and found.hold.head.number) == ("shop-2.0", numbers, hold)
+
+
+def test_nothing_lately_is_nothing_at_all():
+    assert lately([]) is None
+    assert lately([OTHER]) is None
+    assert standing(event("hold")._replace(head=Head(7, ""))).since == 7
+    assert standing(event("hold"), event("resume")).since == 0
 
 
 def test_events_of_others_are_not_heard():

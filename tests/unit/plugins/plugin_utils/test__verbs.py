@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
-from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 OLD, NEW, OTHER = ("a" * 64, "b" * 64, "c" * 64)
@@ -47,3 +47,20 @@ def test_everything_that_is_wrong_with_an_approval_is_said_at_once(events, plan,
     assert len(problems) == len(whys)
     for problem, why in zip(problems, whys, strict=True):
         assert why in str(problem)
+
+
+REFUSED = [
+    ("abort", (), "shop-2.0 had no run yet, so there is nothing to abort"),
+    ("promote", (event("hold"),), "shop-2.0 had no run yet, so there is nothing to promote"),
+    ("abort", (event("started"), event("finished", how="ok")), "the last run of shop-2.0 ended at 1970-01-01T00:00:00.000Z, so there is nothing to abort"),
+    ("abort", (event("started"),), ""),
+    ("promote", (event("started"),), ""),
+    ("hold", (), ""),
+    ("resume", (), ""),
+]
+
+
+@pytest.mark.parametrize("verb, events, why", REFUSED, ids=[f"{verb} {len(events)}" for verb, events, _why in REFUSED])
+def test_what_has_no_run_at_work_is_not_aborted_or_promoted(verb, events, why):
+    assert refusal(verb, standing(*events)).startswith(why)
+    assert bool(refusal(verb, standing(*events))) is bool(why)
