@@ -69,6 +69,7 @@ class Conductor:
         self.halt: Halt | None = None
         self.paused = ""
         self.gated: frozenset[str] = frozenset()
+        self.announces = False
         self.finished = False
         self.exceeded = ""
         self._budget = Budget(plan)
@@ -271,7 +272,11 @@ class Conductor:
         if self.at_gate:
             return False
         self._open.append(run)
-        return self._enter(Wave.FILLING, run, now)
+        self._enter(Wave.FILLING, run, now)
+        if not self.announces or not run.waiting or self.halt is not None:
+            return True
+        orders.wake_at = now  # whoever is told of the wave may still pause it before its first host
+        return False
 
     def _fill(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if run.plan.ring.commit == "host":

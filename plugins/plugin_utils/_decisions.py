@@ -18,7 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, told
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Wave
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, Wave
 
 ASKED = (Wave.PENDING, Wave.FILLING)  # while hosts of a wave may be let in
 
@@ -55,18 +55,20 @@ class Decisions:
         self._watched: list[tuple[Gate, Watch]] = []
         self._answer = Answer(Verdict.PASS, "")
         conductor.gated = frozenset(gates)
+        conductor.announces = True  # so that a wave is in the ledger before its first host is let in
 
-    def attend(self) -> None:
-        """Hear the ledger, ask the gates, and act. Called before every pass."""
+    def attend(self, asked: bool = True) -> None:
+        """Hear the ledger, ask the gates, and act. Called before every pass. asked: whether all hosts were; before, nothing waits for gates or time."""
         if self._conductor.finished:
             return
         for entry in self._journal.listen():
             self._act(entry)
-        closed = self._ask()
+        closed = self._ask() if asked else ""
         self._journal.flush()
         hold = self._journal.standing.hold
-        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else closed))
-        self._wait()
+        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else closed), closed)
+        if asked:
+            self._wait()
 
     def close(self) -> None:
         """Nobody is asked any more: end what was started to find an answer."""
@@ -113,9 +115,9 @@ class Decisions:
         elif answer.verdict is Verdict.PASS and state is Wave.PENDING:
             self._conductor.open_gate()
 
-    def _pause(self, why: str) -> None:
-        if why != self._conductor.paused:
-            if not self._conductor.at_gate:  # of a gate everybody has heard
+    def _pause(self, why: str, closed: str) -> None:
+        if why != self._conductor.paused and self._conductor.halt is not Halt.WAITING:  # why it waited is its last word
+            if why != closed or not self._conductor.at_gate:  # of a gate everybody has heard
                 self._tell(Event("decided", self._clock(), detail=f"nobody new is let in: {why}" if why else "goes on"))
             self._conductor.paused = why
 

@@ -67,6 +67,7 @@ class Driver:
         while not self._stage.terminated():
             if self._stage.dead_worker():
                 raise WorkerDied("a worker process of this controller was killed, or could not be started")
+            self._attend()
             if not self.asked and self._ask():
                 reading = self._runnable(self._asking)
                 if reading:
@@ -75,7 +76,6 @@ class Driver:
                 continue
             if self._look_only:
                 return []
-            self._attend()
             now = self._clock()
             for host in list(self._active):
                 if not self._stage.busy(host):

@@ -81,6 +81,15 @@ class Journal:
         self._gather_until = self._clock() + GATHER
         return True
 
+    def flush_within(self, seconds: float, sleep: Callable[[float], None]) -> bool:
+        """The same at once, and again for so many seconds: it is the last chance."""
+        end = self._clock() + seconds
+        while not self.flush(at_once=True):
+            if self._clock() >= end:
+                return False
+            sleep(min(LISTEN, seconds))
+        return True
+
     def listen(self) -> list[Entry]:
         """The events of this rollout that others wrote since, as soon as C(LISTEN) seconds after the last look."""
         if self._clock() < self._listen_at:

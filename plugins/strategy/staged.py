@@ -66,6 +66,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Stat
 display = Display()
 
 ATTEMPTS = 3
+LAST_CHANCE = 15.0  # seconds that the end of a run is tried to be written
 INTERRUPTED = 99  # what ansible-playbook exits with after a Ctrl-C
 
 
@@ -103,7 +104,7 @@ class StrategyModule(HostPinned):
             self._tell,
             Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed, renew_interval=self._inputs.lease / 3),
             look_only=self._inputs.verb != "upgrade",
-            attend=decisions.attend if decisions else None,
+            attend=(lambda: decisions.attend(self._driver.asked)) if decisions else None,
         )
         self._commands = Commands(sys.argv, self._core.playbooks)
         self._core.listen(self._driver.report, self._last_words)
@@ -197,7 +198,10 @@ class StrategyModule(HostPinned):
         if self._journal is not None:
             halt = self._driver.conductor.halt
             self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
-            if not self._journal.flush(at_once=True):
+            if self._journal.flush(at_once=True):
+                return
+            display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
+            if not self._journal.flush_within(LAST_CHANCE, time.sleep):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
 
     def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:

@@ -63,10 +63,17 @@ class World:
         LedgerFile(str(self.place), "bob", self.clock).append([Event(kind, "shop-2.0", data)])
 
     def step(self, seconds=1.0):
-        """One pass of the driver. Hosts that are let in park at once, those that commit are committed, those that go back are restored."""
+        """Passes of the driver until nothing is to be done at once. Hosts that are let in park, those that commit are committed, ..."""
         self.now += seconds
+        while (orders := self.turn()).wake_at == self.now:
+            self.settle(orders)
+        self.settle(orders)
+
+    def turn(self):
         self.decisions.attend()
-        orders = self.conductor.tick(self.now)
+        return self.conductor.tick(self.now)
+
+    def settle(self, orders):
         for host in orders.admit:
             self.conductor.parked(host, self.now)
         for host in orders.commit:
@@ -75,7 +82,6 @@ class World:
             self.conductor.ended(host, State.RESTORED, self.now)
         while self.conductor.events:
             self.tell(self.conductor.events.popleft())
-        return orders
 
     def steps(self, number=12):
         for _step in range(number):
@@ -173,8 +179,7 @@ def test_a_gate_that_closes_in_mid_wave_lets_nobody_else_in(world):
     gate = Says(PASS)
     found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=1000.0)
     found.now += 1
-    found.decisions.attend()
-    assert found.conductor.tick(found.now).admit == ["a"]
+    assert [found.turn().admit, found.turn().admit] == [[], ["a"]]
     gate.answer = HOLD
     found.now += 40  # a pass is believed for 30 s
     found.conductor.parked("a", found.now)
@@ -189,13 +194,13 @@ def test_a_gate_that_fails_in_mid_wave_sends_nobody_back(world):
     gate = Says(PASS)
     found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=20.0)
     found.now += 1
-    found.decisions.attend()
-    assert found.conductor.tick(found.now).admit == ["a"]
+    assert [found.turn().admit, found.turn().admit] == [[], ["a"]]
     gate.answer = FAIL
     found.now += 40
     found.conductor.parked("a", found.now)
     found.steps(30)
     assert (found.conductor.halt, found.states()) == (Halt.WAITING, {"a": "committed", "b": "held"})
+    assert found.conductor.paused == "it says fail", "that is what it waited for, also when the healthy hosts have committed"
 
 
 def test_a_gate_that_is_broken_lets_nobody_in(world):
@@ -235,9 +240,49 @@ def test_a_ledger_that_cannot_be_written_lets_nobody_in_until_it_can(world):
     assert kinds.count("host") == 2, "nothing was forgotten"
 
 
+def test_nobody_is_let_in_before_the_ledger_has_the_wave(world):
+    found = world(("a",), max_wait=1000.0)
+    found.now += 1
+    found.settle(found.turn())
+    assert found.told == ["filling"]
+    found.place.mkdir()
+    found.steps(10)
+    assert found.states() == {"a": "waiting"}
+    found.place.rmdir()
+    found.steps(8)
+    assert found.states() == {"a": "committed"}
+    assert next(LedgerFile(str(found.place), "", found.clock).entries()).data["state"] == "filling"
+
+
+def test_while_hosts_are_asked_verbs_are_heard_and_nothing_waits_for_gates_or_time(world):
+    gate = Says(HOLD)
+    found = world(("a",), gates=[gate], max_wait=0.0)
+    found.decide("hold", why="a sale")
+    for _second in range(5):
+        found.now += 1
+        found.decisions.attend(False)
+    assert (found.conductor.paused, gate.asked, found.conductor.halt) == ("held by bob: a sale", [], None)
+    found.decide("abort")
+    found.now += 1
+    found.decisions.attend(False)
+    assert found.conductor.halt is Halt.STOPPED
+
+
+def test_a_hold_at_a_gate_is_told(world):
+    found = world(("a",), gates=[Says(HOLD)], max_wait=1000.0)
+    found.steps(2)
+    found.decide("hold", why="a sale")
+    found.steps(2)
+    assert found.told[-1] == "nobody new is let in: held by bob: a sale"
+    found.decide("resume")
+    found.steps(2)
+    assert found.conductor.paused == "it says hold"
+
+
 def test_a_ledger_that_is_lost_in_mid_run_lets_hosts_in_change_go_on_to_their_end(world):
     found = world(("a",), ("b",), max_wait=1000.0)
     found.step()
+    found.place.rename(found.place.with_name("aside"))
     found.place.mkdir()
     found.steps(10)
     assert found.states() == {"a": "committed", "b": "waiting"}

@@ -615,3 +615,11 @@ def test_the_alarm_is_for_what_a_restore_left_unproven(answers, outcome, alarm):
     play = Play(hosts=1, half_done=("h0",), answers=answers).run()
     assert play.outcomes() == {"h0": outcome}
     assert bool(play.driver.runs["h0"].inconsistent) is alarm
+
+
+def test_operators_are_heard_while_hosts_are_asked_and_settled():
+    play = Play(hosts=2, half_done=("h0",), delays={("h1", "settle"): 2, ("h0", "put back"): 2})
+    heard = set()
+    play.driver._attend = lambda: heard.update((task, play.driver.asked) for task in play.stage.running.values())
+    play.run()
+    assert {("settle", False), ("put back", False)} <= heard
