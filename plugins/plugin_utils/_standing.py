@@ -21,7 +21,11 @@ VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 
 
 class Standing:
-    """A rollout as its events say. Events of other rollouts are not heard."""
+    """A rollout as its events say. Events of other rollouts are not heard.
+
+    unfinished: the start of the run that has not brought it to its end: the newest of all hosts, or, without one, of some only.
+    everywhere: a run of all hosts brought it to its end, and those of some hosts since, too.
+    """
 
     def __init__(self, rollout: str) -> None:
         self.rollout = rollout
@@ -37,6 +41,8 @@ class Standing:
         self.plans: set[str] = set()
         self.last: Entry | None = None
         self.wave_states: dict[tuple[str, int], str] = {}
+        self.unfinished: Entry | None = None
+        self.everywhere = False
 
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
@@ -57,6 +63,10 @@ class Standing:
             self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
             self.wave_states = {}
             self.plans.add(self.plan)
+            if not self.limited:
+                self.everywhere = False
+            if not (self.limited and self.unfinished):
+                self.unfinished = entry
         elif entry.kind == "wave":
             self._hear_wave(entry)
         elif entry.kind == "gate":
@@ -65,6 +75,10 @@ class Standing:
             self.halted = entry
         elif entry.kind == "finished":
             self.end = entry
+            well = entry.data.get("how") == "ok"
+            self.everywhere = well and (self.everywhere or not self.limited)
+            if self.everywhere:
+                self.unfinished = None
 
     def _hear_wave(self, entry: Entry) -> None:
         state = str(entry.data.get("state"))
@@ -79,9 +93,9 @@ class Standing:
         return self.run is not None and self.end is None
 
     @property
-    def unfinished(self) -> Entry | None:
-        """The start of the newest run, unless that one brought the rollout to its end."""
-        return None if self.end and self.end.data.get("how") == "ok" else self.run
+    def limited(self) -> bool:
+        """Whether the newest run is of some hosts only: that one brings nobody else to the release."""
+        return bool(self.run and self.run.data.get("limited"))
 
     @property
     def since(self) -> int:
@@ -182,17 +196,20 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
     if end is None:
         return _at_work(standing, run)
     how, when = end.data.get("how"), stamp(end.at)
-    if how == "ok":
+    last = f"the last run{', of some hosts only (--limit),' if standing.limited else ''}"
+    if how == "ok" and standing.everywhere:
         return Reason.DONE, f"every host that takes part has it since {when}"
+    if how == "ok":
+        return Reason.NOT_EVERYWHERE, f"{last} brought them to it at {when}; the others wait for a run without a limit"
     if how == "waiting":
-        return Reason.WAITING, f"the last run waited until {when}: {end.data.get('paused')}"
+        return Reason.WAITING, f"{last} waited until {when}: {end.data.get('paused')}"
     if how in ("halted", "interrupted"):
-        return Reason.HALTED, f"the last run was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
-    return Reason.NOT_EVERYWHERE, f"the last run ended at {when}, and some hosts are left"
+        return Reason.HALTED, f"{last} was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
+    return Reason.NOT_EVERYWHERE, f"{last} ended at {when}, and some hosts are left"
 
 
 def _at_work(standing: Standing, run: Entry) -> tuple[Reason, str]:
-    by = f"by {run.who}, last heard of {stamp((standing.last or run).at)}"
+    by = f"by {run.who}{', of some hosts only (--limit)' if standing.limited else ''}, last heard of {stamp((standing.last or run).at)}"
     gate, wave = standing.gate, standing.wave
     if standing.halted:
         return Reason.HALTED, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"

@@ -180,7 +180,7 @@ class StrategyModule(HostPinned):
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
-        changed = changes(open_run.data["inputs"], inputs, self._core.limited) if open_run else []
+        changed = changes(open_run.data["inputs"], inputs, self._core.limited or bool(open_run.data.get("limited"))) if open_run else []
         if changed and not self._inputs.replan:
             raise AnsibleError(
                 f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
@@ -188,7 +188,8 @@ class StrategyModule(HostPinned):
             )  # fmt: skip
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
         since = journal.standing.since or journal.head.number + 1
-        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()), since=since)
+        run, limited = _holder.run_of(os.getpid()), self._core.limited
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
@@ -197,7 +198,7 @@ class StrategyModule(HostPinned):
     def _note_end(self, how: str) -> None:
         if self._journal is not None:
             halt = self._driver.conductor.halt
-            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
+            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused, limited=self._core.limited)
             if self._journal.flush(at_once=True):
                 return
             display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")

@@ -84,6 +84,30 @@ def test_a_verb_that_has_nothing_to_do_says_why(verb, events, why):
     assert settled(verb, standing(*events)) == why
 
 
+LIMITED = event("started", plan="p2", limited=True)
+OK, HALTED = event("finished", how="ok"), event("finished", how="halted")
+OF_SOME = "the last run, of some hosts only (--limit),"
+RUNS = [
+    ("whole", (STARTED, OK), None, Reason.DONE, "every host"),
+    ("limited", (LIMITED, OK), "p2", Reason.NOT_EVERYWHERE, f"{OF_SOME} brought them to it at"),
+    ("limited, halted", (LIMITED, HALTED), "p2", Reason.HALTED, f"{OF_SOME} was halted at"),
+    ("whole killed, limited", (STARTED, LIMITED, OK), "p1", Reason.NOT_EVERYWHERE, OF_SOME),
+    ("limited, whole", (LIMITED, OK, STARTED, OK), None, Reason.DONE, "every host"),
+    ("limited, whole halted", (LIMITED, OK, STARTED, HALTED), "p1", Reason.HALTED, "the last run was halted"),
+    ("whole, limited", (STARTED, OK, LIMITED, OK), None, Reason.DONE, "every host"),
+    ("whole, limited halted, limited", (STARTED, OK, LIMITED, HALTED, LIMITED, OK), "p2", Reason.NOT_EVERYWHERE, OF_SOME),
+    ("limited at work", (LIMITED,), "p2", Reason.RUNNING, "of some hosts only (--limit)"),
+]
+
+
+@pytest.mark.parametrize("events, unfinished, kind, text", [case[1:] for case in RUNS], ids=[case[0] for case in RUNS])
+def test_a_run_of_some_hosts_stands_for_no_others(events, unfinished, kind, text):
+    found = standing(*events)
+    assert (found.unfinished and found.unfinished.data["plan"]) == unfinished
+    why = reason(found, lambda run: False)
+    assert (why[0], text in why[1]) == (kind, True)
+
+
 def test_an_abort_is_for_one_run():
     assert standing(STARTED, event("abort"), event("finished", how="halted"), STARTED).abort is None
 
