@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Gate, Situation, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_command import Pending
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
@@ -91,6 +92,7 @@ class Decisions:
         """Ask the gates of the wave at work, if it has any; why it may not go on, or nothing."""
         ring, number, state = self._conductor.current or ("", 0, Wave.JUDGED)
         if ring not in self._gates or state not in ASKED or self._conductor.halt is not None or not (self._conductor.at_gate or state is Wave.FILLING):
+            self._place, self._watched = ("", 0), []
             return ""
         if self._place != (ring, number):
             self._place = (ring, number)
@@ -104,6 +106,11 @@ class Decisions:
                 watch.heard(_asked(gate, situation))
         self._hear(judge(watch.answer for _gate, watch in self._watched), state)
         return "" if self._answer.verdict is Verdict.PASS else self._answer.why
+
+    @property
+    def _pending(self) -> bool:
+        """Whether a gate of the wave has not given any answer yet; its own time limit says for how long."""
+        return any(isinstance(watch.answer, Pending) for _gate, watch in self._watched)
 
     def _hear(self, answer: Answer, state: Wave) -> None:
         if (answer.verdict, answer.why) != (self._answer.verdict, self._answer.why):
@@ -124,7 +131,7 @@ class Decisions:
     def _wait(self) -> None:
         """Count the time in which nothing goes on."""
         now = self._clock()
-        if not self._conductor.paused or not self._conductor.stands_still or self._conductor.halt is not None:
+        if self._pending or not self._conductor.paused or not self._conductor.stands_still or self._conductor.halt is not None:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now

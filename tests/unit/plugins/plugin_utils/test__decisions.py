@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_command import Pending
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
@@ -173,6 +174,19 @@ def test_a_gate_that_holds_ends_the_run_as_waiting(world):
     found = world(("a",), gates=[Says(HOLD)], max_wait=0.0)
     found.steps(3)
     assert (found.conductor.halt, found.conductor.paused) == (Halt.WAITING, "it says hold")
+
+
+@pytest.mark.parametrize("says, end", [(PASS, "committed"), (HOLD, "held")])
+def test_the_wait_is_not_counted_before_a_slow_gate_has_answered_once(world, says, end):
+    gate = Says(Pending(Verdict.HOLD, "is asked"))
+    found = world(("a",), gates=[gate], max_wait=5.0)
+    found.steps(50)
+    assert (found.conductor.halt, found.states()) == (None, {"a": "waiting"})
+    gate.answer = says
+    found.steps(4)
+    gate.answer = Pending(Verdict.HOLD, "is asked again")
+    found.steps(20)
+    assert (found.conductor.finished, found.states()) == (True, {"a": end})
 
 
 def test_a_gate_that_closes_in_mid_wave_lets_nobody_else_in(world):
