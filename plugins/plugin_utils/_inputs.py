@@ -148,9 +148,11 @@ def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> 
             problems.append(Problem(f"rollout_rings[{index}].gates", name, "is the name of a gate in rollout_gates too; give every gate its own"))
         if shared or own:
             gates[ring.name] = (*shared, *own)
-            if ring.commit in ("ring", "rollout"):
-                remedy = "hosts cannot stay uncommitted while a gate waits for people or a time: write host or wave"
-                problems.append(Problem(f"rollout_rings[{index}].commit", ring.commit, remedy))
+    for index, ring in enumerate(rings):
+        awaited = [later.name for later in rings[index:] if later.name in gates and (later is ring or ring.commit == "rollout")]
+        if awaited and ring.commit in ("ring", "rollout"):
+            remedy = f"hosts cannot stay uncommitted while a gate of the ring {awaited[0]} waits for people or a time: write host or wave"
+            problems.append(Problem(f"rollout_rings[{index}].commit", ring.commit, remedy))
     for gate in {gate.name: gate for all_of_them in gates.values() for gate in all_of_them}.values():
         problem = future_problem(gate, time.time()) if isinstance(gate, WindowGate) else None
         problems += [problem] if problem else []
