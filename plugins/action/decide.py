@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         verb, missing = options["verb"], _ledgers.missing(ledger)
         if missing:
             raise AnsibleActionFail(f"rollout_ledger: {ledger.name}: {missing}. Nothing was decided")
-        standing = lately(ledger.newest_first(), options["rollout"]) or Standing(options["rollout"])
+        standing = lately(ledger.newest_first(without="host"), options["rollout"]) or Standing(options["rollout"])
         if options["plan"] and options["plan"] not in standing.plans:
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing)

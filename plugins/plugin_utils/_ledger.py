@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 SCHEMA = 1
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 DECODER = json.JSONDecoder()
+TAIL = re.compile(r'"kind":"(\w+)","n":(\d+),"prev":"([0-9a-f]{64})","rollout":"')  # as ENCODER writes it, which escapes the quotes of people
 KINDS = {
     "started": "a run of upgrade began, with the plan's digest",
     "wave": "a wave began, soaks, or was judged",
@@ -87,7 +89,7 @@ class BrokenChain(Exception):
 class Ledger(Protocol):
     """Where the lines are. All may raise LedgerError, and those that read BrokenChain too, after what was read before that line.
 
-    append() writes all of its events or none; newest_first() gives what entries() does from its end, the chain checked as far as it is read;
+    append() writes all of its events or none; newest_first() gives what entries() does from its end, but for one kind, the chain checked as far as it is read;
     news() gives what was written since it gave all there was, at first everything.
     """
 
@@ -96,7 +98,7 @@ class Ledger(Protocol):
     def exists(self) -> bool: ...
     def append(self, events: Sequence[Event]) -> Head: ...
     def entries(self) -> Iterator[Entry]: ...
-    def newest_first(self) -> Iterator[Entry]: ...
+    def newest_first(self, without: str = "") -> Iterator[Entry]: ...
     def news(self) -> Iterator[Entry]: ...
 
 
@@ -131,15 +133,24 @@ def follow(before: Head, line: str) -> Entry:
     return entry
 
 
-def follow_back(lines: Iterable[str]) -> Iterator[Entry]:
-    """The events of lines that come the newest first; L(BrokenChain) at the first one that is not what the line after it follows from."""
+def follow_back(lines: Iterable[str], without: str = "") -> Iterator[Entry]:
+    """The events of lines that come the newest first; L(BrokenChain) at the first one that is not what the line after it follows from.
+
+    without: a kind whose events are only proven, and not given; that takes a third of the time.
+    """
     after, wanted = 0, ""
     for line in lines:
-        entry, previous = _read(line, after - 1)
-        if after and entry.head != (after - 1, wanted):
+        known = TAIL.match(line, line.rfind('"kind":"')) if without and after else None
+        if known and known[1] == without:
+            entry, head, previous = None, Head(int(known[2]), hashlib.sha256(line.encode()).hexdigest()), known[3]
+        else:
+            entry, previous = _read(line, after - 1)
+            head = entry.head
+        if after and head != (after - 1, wanted):
             raise BrokenChain(after, f"does not follow from line {after - 1}, which was changed after it was written")
-        yield entry
-        after, wanted = entry.head.number, previous
+        if entry and entry.kind != without:
+            yield entry
+        after, wanted = head.number, previous
 
 
 def last_head(name: str, line: str, number: int = 0) -> Head:

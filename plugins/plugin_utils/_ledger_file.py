@@ -82,11 +82,11 @@ class LedgerFile:
         """Every event from the first on, the chain checked; no event of a file that is not there."""
         return (entry for entry, _end in self._after(START, 0))
 
-    def newest_first(self) -> Iterator[Entry]:
+    def newest_first(self, without: str = "") -> Iterator[Entry]:
         """The same from the last on, the chain checked on the way."""
         with self._opened() as source:
             if source:
-                yield from follow_back(_lines_back(source.fileno(), self._reach(source.fileno())))
+                yield from follow_back(_lines_back(source.fileno(), self._reach(source.fileno())), without)
 
     def news(self) -> Iterator[Entry]:
         """What was written since this was read to its end before, by whomever; at first all of it."""

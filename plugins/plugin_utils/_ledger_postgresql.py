@@ -147,9 +147,9 @@ class LedgerPostgresql:
         """Every event from the first on, the chain checked; no event where there are no tables yet."""
         return self._after(START)
 
-    def newest_first(self) -> Iterator[Entry]:
+    def newest_first(self, without: str = "") -> Iterator[Entry]:
         """The same from the last on, the chain checked on the way."""
-        return follow_back(self._lines_back())
+        return follow_back(self._lines_back(), without)
 
     def news(self) -> Iterator[Entry]:
         """What was written since this was read to its end before, by whomever; at first all of it."""
