@@ -417,3 +417,23 @@ def test_nobody_stays_uncommitted_while_people_are_awaited(first, second, more, 
     found = problems_of(rollout_rings=rings, groups={"rollout_early": ["a"], "rollout_standard": ["b"]}, **more)
     assert [place for place, _text in found] == where
     assert all("cannot stay uncommitted while a gate of the ring" in text for _place, text in found)
+
+
+SUNDAYS, TUESDAYS, MORNINGS, PAST = (
+    {"type": "window", "name": rule, "rrule": rule, "duration": "4h"}
+    for rule in ("FREQ=WEEKLY;BYDAY=SU", "FREQ=WEEKLY;BYDAY=TU", "FREQ=DAILY;BYHOUR=3", "FREQ=DAILY;UNTIL=20200101T000000")
+)
+SCHEDULES = [
+    ([SUNDAYS], [TUESDAYS], []),
+    ([SUNDAYS, MORNINGS], [TUESDAYS, MORNINGS], []),
+    ([SUNDAYS, TUESDAYS], [], [("rollout_rings[0].gates[0]", "never open at the same time")]),
+    ([PAST], [PAST, SUNDAYS], [("rollout_rings[0].gates[0]", "has no window after"), ("rollout_rings[1].gates[0]", "has no window after")]),
+]
+
+
+@pytest.mark.parametrize("early, standard, said", SCHEDULES)
+def test_a_policy_that_no_schedule_can_satisfy_is_refused(early, standard, said):
+    rings = [{"name": "early", "gates": early}, {"name": "standard", "gates": standard}]
+    found = problems_of(rollout_rings=rings, groups={"rollout_early": ["a"], "rollout_standard": ["b"]})
+    assert [where for where, _text in found] == [where for where, _text in said]
+    assert all(text in full for (_where, text), (_place, full) in zip(said, found, strict=True))
