@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -300,3 +301,33 @@ def test_a_ledger_that_is_lost_in_mid_run_lets_hosts_in_change_go_on_to_their_en
     found.place.mkdir()
     found.steps(10)
     assert found.states() == {"a": "committed", "b": "waiting"}
+
+
+def test_a_disk_that_is_full_in_mid_run_holds_the_rollout_until_there_is_room(world, monkeypatch):
+    """The kernel's own full device, behind the real ledger's write."""
+    found = world(("a",), ("b",), max_wait=1000.0)
+    found.step()
+    with open("/dev/full", "wb", buffering=0) as full:
+        write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, content, offset: full.write(content))
+        found.steps(10)
+        assert (found.states(), "No space left on device" in found.conductor.paused) == ({"a": "committed", "b": "waiting"}, True)
+        monkeypatch.setattr(os, "pwrite", write)
+    found.steps(10)
+    assert set(found.states().values()) == {"committed"}
+    kinds = [entry.kind for entry in LedgerFile(str(found.place), "", found.clock).entries()]
+    assert kinds.count("host") == 2, "nothing was forgotten"
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_ends_neither_soaks_nor_waits(world, jump):
+    """Soaks and waits are counted by a clock that never jumps; the time of day is for gates and people."""
+    found = world(("a",), ("b",), soak=100.0, gates=[Says(PASS)], max_wait=50.0)
+    day = [0.0]
+    found.decisions._now = lambda: found.now + day[0]
+    found.steps(10)
+    day[0] = jump
+    found.steps(60)
+    assert found.states() == {"a": "parked", "b": "waiting"}
+    found.steps(40)
+    assert found.states()["a"] == "committed"

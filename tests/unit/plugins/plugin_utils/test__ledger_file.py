@@ -75,6 +75,42 @@ def test_a_disk_that_is_full_changes_nothing(ledger):
     assert kinds(ledger) == ["hold", "resume"]
 
 
+def as_somebody_else(attempt):
+    """What the attempt ends with for an account that owns nothing here."""
+
+    def run(said):
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            attempt()
+        except LedgerError as error:
+            said.put(str(error))
+        else:
+            said.put("nothing went wrong")
+
+    said = FORK.SimpleQueue()
+    process = FORK.Process(target=run, args=(said,))
+    process.start()
+    process.join(60)
+    return said.get()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else; make test is root")
+def test_who_may_not_read_or_write_it_is_told_so(tmp_path):
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest"):
+            parent.chmod(0o755)
+    ledger = LedgerFile(str(tmp_path / "ledger.jsonl"), "ada", lambda: 0.0)
+    ledger.append([Event("hold", "r", {})])
+    assert as_somebody_else(lambda: ledger.append([Event("resume", "r", {})])) == f"the ledger {ledger.name} cannot be written: Permission denied"
+    for read in (ledger.entries, ledger.news, ledger.newest_first):
+        assert as_somebody_else(lambda read=read: list(read())) == f"the ledger {ledger.name} cannot be read: Permission denied"
+    os.chmod(ledger.name, 0o644)
+    assert as_somebody_else(lambda: list(ledger.entries())) == "nothing went wrong"
+    assert kinds(ledger) == ["hold"]
+
+
 @pytest.fixture
 def hurried(monkeypatch):
     monkeypatch.setattr(_ledger_file, "LIMIT", 0.2)

@@ -181,6 +181,31 @@ def test_a_ledger_that_shrinks_under_a_run_is_seen(kind, ledger, harm, why):
         list(ledger.news())
 
 
+def test_after_a_line_of_a_newer_schema_nothing_is_written_or_believed(kind, ledger):
+    head = ledger.append([Event("hold", "r", {})])
+    ledger.append([Event("resume", "r", {})])
+    kind.change(2, line_of(head, Event("resume", "r", {}), "eve", 0.0).replace('"schema":1', '"schema":2'))
+    newer = "has schema 2, and this collection reads 1; use the version of onprem.rollout that wrote it, or a newer one"
+    with pytest.raises(LedgerError, match=f"the last line of the ledger .* {newer}"):
+        ledger.append([Event("abort", "r", {})])
+    for read in (ledger.entries, ledger.news, ledger.newest_first):
+        with pytest.raises(BrokenChain, match=newer):
+            list(read())
+
+
+def test_a_clock_that_jumps_back_changes_what_lines_say_and_not_their_order(kind, ledger):
+    now = [2_000_000_000.0, 1_000_000_000.0, 3_000_000_000.0]
+    ledger._clock = lambda: now.pop(0)
+    for verb in ("hold", "resume", "abort"):
+        ledger.append([Event(verb, "r", {})])
+    assert [(entry.head.number, entry.kind, entry.at) for entry in ledger.entries()] == [
+        (1, "hold", 2_000_000_000.0),
+        (2, "resume", 1_000_000_000.0),
+        (3, "abort", 3_000_000_000.0),
+    ]
+    assert list(ledger.newest_first()) == list(ledger.news())[::-1]
+
+
 def test_after_a_last_line_that_is_no_event_nothing_is_written(kind, ledger):
     ledger.append([Event("hold", "r", {}), Event("resume", "r", {})])
     kind.change(2, "vim was here")
