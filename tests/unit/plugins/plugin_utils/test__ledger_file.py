@@ -8,6 +8,7 @@ import fcntl
 import multiprocessing
 import os
 import resource
+import tempfile
 import time
 
 import pytest
@@ -96,19 +97,17 @@ def as_somebody_else(attempt):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else; make test is root")
-def test_who_may_not_read_or_write_it_is_told_so(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest"):
-            parent.chmod(0o755)
-    ledger = LedgerFile(str(tmp_path / "ledger.jsonl"), "ada", lambda: 0.0)
-    ledger.append([Event("hold", "r", {})])
-    assert as_somebody_else(lambda: ledger.append([Event("resume", "r", {})])) == f"the ledger {ledger.name} cannot be written: Permission denied"
-    for read in (ledger.entries, ledger.news, ledger.newest_first):
-        assert as_somebody_else(lambda read=read: list(read())) == f"the ledger {ledger.name} cannot be read: Permission denied"
-    os.chmod(ledger.name, 0o644)
-    assert as_somebody_else(lambda: list(ledger.entries())) == "nothing went wrong"
-    assert kinds(ledger) == ["hold"]
+def test_who_may_not_read_or_write_it_is_told_so():
+    with tempfile.TemporaryDirectory() as place:  # nobody else enters those of pytest
+        os.chmod(place, 0o755)
+        ledger = LedgerFile(f"{place}/ledger.jsonl", "ada", lambda: 0.0)
+        ledger.append([Event("hold", "r", {})])
+        assert as_somebody_else(lambda: ledger.append([Event("resume", "r", {})])) == f"the ledger {ledger.name} cannot be written: Permission denied"
+        for read in (ledger.entries, ledger.news, ledger.newest_first):
+            assert as_somebody_else(lambda read=read: list(read())) == f"the ledger {ledger.name} cannot be read: Permission denied"
+        os.chmod(ledger.name, 0o644)
+        assert as_somebody_else(lambda: list(ledger.entries())) == "nothing went wrong"
+        assert kinds(ledger) == ["hold"]
 
 
 @pytest.fixture
