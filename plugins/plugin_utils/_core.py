@@ -46,23 +46,18 @@ from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 
 from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
+from ansible_collections.onprem.rollout.plugins.plugin_utils._keywords import INSTEAD, keyword_problems, option_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
 PREFIX = "onprem.rollout."
+PATIENCE = 0.05  # seconds until verbs are heard again, and dead workers looked for
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
     | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}
 )
-INSTEAD = {
-    "ignore_errors": "leave it out; a payload that failed would be committed",
-    "ignore_unreachable": "leave it out; a host that went dark would be taken for a good one",
-    "serial": "give wave sizes with serial in rollout_rings instead",
-    "max_fail_percentage": "give max_failures in rollout_rings instead",
-    "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
-}
 
 
 class Report:
@@ -87,11 +82,6 @@ def verb_of(task: Any) -> str:
     """R("commit") for a task of our C(commit), R("") for a task of anybody else."""
     action = getattr(task, "resolved_action", None) or task.action
     return str(action)[len(PREFIX) :] if str(action).startswith(PREFIX) else ""
-
-
-def is_set(value: Any) -> bool:
-    """A keyword that the play gives: 0 is a value of max_fail_percentage, and in Python it equals False."""
-    return value is not None and value is not False and value != []
 
 
 class Listener(CallbackBase):
@@ -163,19 +153,8 @@ class Core:
 
     def play_problems(self) -> list[Problem]:
         """Play keywords and options that fight a rollout."""
-        where = f"play {self._play.get_name()!r}"
-        problems = [
-            Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
-            for keyword in INSTEAD
-            if is_set(getattr(self._play, keyword)) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
-        ]
-        if C.ANY_ERRORS_FATAL:
-            problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
-        for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
-            value = context.CLIARGS.get(option)
-            if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
-                problems.append(Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all"))
-        return problems
+        keywords = {keyword: getattr(self._play, keyword) for keyword in INSTEAD}
+        return keyword_problems(self._play.get_name(), keywords, C.ANY_ERRORS_FATAL) + option_problems(context.CLIARGS)
 
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""
@@ -262,6 +241,21 @@ class Core:
 
     def _restores(self, tasks: Iterable[Any]) -> bool:
         return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
+
+    def is_unneeded(self, task: Any, variables: dict[str, Any]) -> bool:
+        """An include of our own that C(when) leaves out: a worker, started only to find that out, costs more than the whole decision."""
+        if not isinstance(task, TaskInclude) or task.loop or not task._role or task._role.get_name(include_role_fqcn=True) != PREFIX + "upgrade":
+            return False
+        try:
+            if hasattr(task, "evaluate_conditional"):
+                return not task.evaluate_conditional(Templar(loader=self._strategy._loader, variables=variables), variables)
+            return not task._resolve_conditional(task.when, variables)
+        except AnsibleError:
+            return False  # a worker says what is wrong with it
+
+    def pass_over(self, host: str) -> None:
+        """The host is done with the task that it was to be given."""
+        self._strategy._blocked_hosts[host] = False
 
     # --- moving hosts ---
 
@@ -359,10 +353,11 @@ class Core:
         return padded
 
     def await_result(self) -> None:
-        """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""
+        """Every host is busy: no pass of core's loop, which would turn every millisecond, until one has reported or L(PATIENCE) is over."""
         drop_lost_output()
-        if not self._strategy._results:
-            time.sleep(0.005)
+        until = time.monotonic() + PATIENCE
+        while not self._strategy._results and time.monotonic() < until:
+            time.sleep(0.002)
 
     def dead_worker(self) -> bool:
         """Whether a host waits for a result that will never come: its worker was killed or could not be started, or nobody takes results.

@@ -61,7 +61,6 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 display = Display()
 
@@ -79,6 +78,7 @@ class StrategyModule(HostPinned):
     _digest = ""
     _standing = Standing("")
     _sound = True
+    _asking = False
 
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
@@ -242,8 +242,17 @@ class StrategyModule(HostPinned):
             self._core.recognise_hosts()
         return answer
 
+    def _queue_task(self, host: Any, task: Any, task_vars: dict[str, Any], play_context: Any) -> None:
+        if self._core.is_unneeded(task, task_vars):
+            self._core.pass_over(host.get_name())
+        else:
+            super()._queue_task(host, task, task_vars, play_context)
+
     def get_hosts_left(self, iterator: Any) -> list[Any]:
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
+        if self._asking and self._inputs.verb == "upgrade":
+            _light.prepare()
+        self._asking = True
         hosts = self._driver.hosts_left()
         if self._journal is not None:
             self._journal.flush()
@@ -263,9 +272,7 @@ class StrategyModule(HostPinned):
 
     def _asked(self) -> None:
         conductor, runs = self._driver.conductor, self._driver.runs
-        if self._inputs.verb == "upgrade" and State.WAITING in conductor.states().values():
-            _light.prepare()
-        elif self._inputs.verb == "status":
+        if self._inputs.verb == "status":
             lines = self._remembered(runs)
             display.display("\n".join([*lines, *_status.status_lines(self._inputs.plan, self._standing, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":

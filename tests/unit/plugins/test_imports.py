@@ -13,7 +13,7 @@ import pytest
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 PURE = {
-    "_audit", "_budget", "_commands", "_conductor", "_gate", "_ledger", "_plan", "_policy", "_replan", "_settling",
+    "_audit", "_budget", "_commands", "_conductor", "_gate", "_keywords", "_ledger", "_plan", "_policy", "_replan", "_settling",
     "_spread", "_standing", "_states", "_status", "_story", "_tailored", "_verbs", "_waverun",
 }  # fmt: skip
 PURE_STDLIB = {
