@@ -15,7 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
@@ -58,12 +58,13 @@ class ActionModule(ActionBase):
         if options["plan"] and options["plan"] not in standing.plans:
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing)
-        refused = "" if nothing else refusal(verb, standing)
+        refused = "" if nothing else refusal(verb, standing, _holder.is_gone)
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         if refused:
             raise AnsibleActionFail(f"{refused}. Nothing was decided")
         said = f"{rollout} {nothing}" if nothing else f"{rollout}: {verb}, by {user}{': ' + options['why'] if options['why'] else ''}"
+        said += "" if standing.run else " (no run of it yet)"
         if not nothing and not self._task.check_mode:
             ledger.append([Event(verb, rollout, data_of(options, standing, user))])
         display.display(said)

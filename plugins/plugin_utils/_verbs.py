@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -35,10 +35,13 @@ def approval_problems(options: Mapping[str, Any], standing: Standing, now: float
     return problems
 
 
-def refusal(verb: str, standing: Standing) -> str:
-    """Why the verb cannot do anything, or nothing."""
-    if verb not in ("abort", "promote") or standing.at_work:
+def refusal(verb: str, standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> str:
+    """Why the verb cannot do anything, or nothing. is_gone: whether the process of a run is known to have ended."""
+    if verb not in ("abort", "promote"):
         return ""
+    if standing.at_work and standing.run:
+        died = f"the run of {standing.run.who} ended without a word, so there is nothing to {verb}; the next upgrade settles what it left half done"
+        return died if is_gone(standing.run.data) else ""
     if standing.end is None:
         return f"{standing.rollout} had no run yet, so there is nothing to {verb}"
     return f"the last run of {standing.rollout} ended at {stamp(standing.end.at)}, so there is nothing to {verb}; to keep later runs from going on: hold"

@@ -52,7 +52,8 @@ def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(f
 def test_a_rollout_that_is_held_waits_and_ends_well_and_the_next_run_goes_on(fleet):
     hosts = fleet(standard=2)
     hosts.has_a_ledger()
-    assert hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}').rc == 0
+    held = hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}')
+    assert (held.rc, ": an audit (no run of it yet)" in held.out) == (0, True), held.out
     result = hosts.run(rollout_max_wait=0)
     assert (result.rc, set(result.states.values())) == (0, {"held"}), result.out
     assert "ROLLOUT WAITS: shop 2.0: held by" in result.out

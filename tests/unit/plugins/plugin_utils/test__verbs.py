@@ -62,5 +62,10 @@ REFUSED = [
 
 @pytest.mark.parametrize("verb, events, why", REFUSED, ids=[f"{verb} {len(events)}" for verb, events, _why in REFUSED])
 def test_what_has_no_run_at_work_is_not_aborted_or_promoted(verb, events, why):
-    assert refusal(verb, standing(*events)).startswith(why)
-    assert bool(refusal(verb, standing(*events))) is bool(why)
+    found = refusal(verb, standing(*events), lambda run: False)
+    assert (found.startswith(why), bool(found)) == (True, bool(why))
+
+
+def test_a_run_that_died_is_not_aborted():
+    died = refusal("abort", standing(event("started", run="ctl1/b/n/7/99")), lambda run: run["run"] == "ctl1/b/n/7/99")
+    assert died.startswith("the run of ada on ctl1, pid 7 ended without a word, so there is nothing to abort")
