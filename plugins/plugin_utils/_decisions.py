@@ -83,7 +83,8 @@ class Decisions:
             watch.hurry()
         if entry.kind == "abort":
             self._tell(Event("decided", now, detail=f"abort by {told(entry)}"))
-            self._conductor.stop(entry.data.get("then") == "keep", now)
+            if self._conductor.current:  # or there is nobody to be let in
+                self._conductor.stop(entry.data.get("then") == "keep", now)
         elif entry.kind == "promote":
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)

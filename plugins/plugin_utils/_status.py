@@ -59,9 +59,10 @@ def status_data(standing: Standing) -> dict[str, Any]:
     return {"rollout": standing.rollout or None, "run": told, "waves": waves}
 
 
-def wanted(why: tuple[Reason, str] | None, runs: Mapping[str, Any]) -> str:
-    """ok, or failed when nothing goes on before somebody looks at it."""
-    stopped = why is not None and why[0] in NEEDS_SOMEBODY
+def wanted(why: tuple[Reason, str] | None, standing: Standing, runs: Mapping[str, Any]) -> str:
+    """ok, or failed when nothing goes on before somebody looks at it; a run of some hosts that brought those to it did what it was told."""
+    well = standing.end is not None and standing.end.data.get("how") == "ok"
+    stopped = why is not None and why[0] in NEEDS_SOMEBODY and not well
     return "failed" if stopped or any(run.inconsistent or run.kept for run in runs.values()) else "ok"
 
 

@@ -136,7 +136,7 @@ class StrategyModule(HostPinned):
         self._core.restrict(self._core.hosts)
         wanted = self._driver.wanted
         if self._inputs.verb == "status":
-            wanted = _status.wanted(self._reason, self._driver.runs) if self._sound else "failed"
+            wanted = _status.wanted(self._reason, self._standing, self._driver.runs) if self._sound else "failed"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
         self._note_end(wanted)

@@ -283,6 +283,15 @@ def test_while_hosts_are_asked_verbs_are_heard_and_nothing_waits_for_gates_or_ti
     assert found.conductor.halt is Halt.STOPPED
 
 
+def test_a_rollout_of_nobody_is_aborted_without_a_word(world):
+    found = world()
+    found.decide("abort")
+    found.now += 1
+    found.decisions.attend(False)
+    found.steps(2)
+    assert (found.conductor.finished, found.conductor.halt) == (True, None)
+
+
 def test_a_hold_at_a_gate_is_told(world):
     found = world(("a",), gates=[Says(HOLD)], max_wait=1000.0)
     found.steps(2)
