@@ -75,6 +75,7 @@ class Standing:
             self.halted = entry
         elif entry.kind == "finished":
             self.end = entry
+            self.wave_states = {place: state if state == "judged" else "stopped" for place, state in self.wave_states.items()}
             well = entry.data.get("how") == "ok"
             self.everywhere = well and (self.everywhere or not self.limited)
             if self.everywhere:
@@ -109,8 +110,8 @@ class Standing:
 
     @property
     def waves(self) -> Mapping[str, list[list[str]]]:
-        """The hosts of every wave of the newest run, by ring."""
-        return self.run.data.get("inputs", {}).get("waves", {}) if self.run else {}
+        """The hosts of every wave of the newest run, by ring, in the order of the rollout."""
+        return dict(self.run.data.get("inputs", {}).get("waves", [])) if self.run else {}
 
 
 def settled(verb: str, standing: Standing) -> str:

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Event, line_of, replay
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import inputs_of
@@ -64,6 +64,20 @@ def test_without_a_ledger_hosts_are_listed_by_the_rings_of_the_inventory():
 def test_a_wave_that_was_judged_after_a_halt_was_stopped():
     found = standing(wave(1, "filling"), ("halted", {"ring": "early", "wave": 1, "why": "failures"}), wave(1, "judged"))
     assert [(each["wave"], each["state"]) for each in status_data(found)["waves"]] == [(1, "stopped"), (2, "not begun")]
+
+
+def test_a_wave_at_work_when_its_run_ended_was_stopped():
+    found = standing(wave(1, "filling"), wave(1, "judged"), wave(2, "filling"), ("finished", {"how": "halted"}))
+    assert [each["state"] for each in status_data(found)["waves"]] == ["passed", "stopped"]
+
+
+def test_rings_come_in_the_order_of_the_rollout_which_the_ledger_does_not_sort():
+    rings = tuple(RingPlan(Ring(name, name), ((name,),)) for name in ("early", "critical", "all"))
+    event = Event("started", "shop-2.0", {"inputs": inputs_of(Plan(Release("shop", "2.0", ()), rings), "digest")})
+    found = Standing("shop-2.0")
+    for entry in replay([line_of(START, event, "ada", 0.0)]):
+        found.hear(entry)
+    assert [each["ring"] for each in status_data(found)["waves"]] == ["early", "critical", "all"]
 
 
 def test_the_first_line_and_the_data():
