@@ -213,7 +213,8 @@ def _at_work(standing: Standing, run: Entry) -> tuple[Reason, str]:
     by = f"by {run.who}{', of some hosts only (--limit)' if standing.limited else ''}, last heard of {stamp((standing.last or run).at)}"
     gate, wave = standing.gate, standing.wave
     if standing.halted:
-        return Reason.HALTED, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"
+        ends = Reason.WAITING if standing.halted.data.get("why") == "waiting" else Reason.HALTED
+        return ends, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"
     if gate:
         return Reason.GATE, f"{_place(gate)} waits since {stamp(gate.at)}: {gate.data.get('why')}"
     if wave is None:

@@ -39,6 +39,7 @@ REASONS = [
         Reason.HALTED,
         "failures in early wave 1; hosts in change go on to their end",
     ),
+    ((STARTED, WAVE, event("halted", ring="early", wave=1, why="waiting")), Reason.WAITING, "waiting in early wave 1; hosts in change go on to their end"),
     ((STARTED, GATE, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "no approval"),
     ((STARTED, GATE, STARTED), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
