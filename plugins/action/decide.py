@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
 
@@ -52,9 +52,11 @@ class ActionModule(ActionBase):
 
     def _decide(self, ledger: Ledger, options: Mapping[str, Any], user: str) -> dict[str, Any]:
         verb, missing = options["verb"], _ledgers.missing(ledger)
-        if missing:
+        if missing and (verb != "unlock" or options["ledger"]):  # hosts may be taken away though the ledger is lost
             raise AnsibleActionFail(f"rollout_ledger: {ledger.name}: {missing}. Nothing was decided")
         standing = lately(ledger.newest_first(without="host"), options["rollout"]) or Standing(options["rollout"])
+        if verb == "unlock":
+            return who_has(ledger, standing)
         if options["plan"] and options["plan"] not in standing.plans:
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing)
@@ -69,6 +71,17 @@ class ActionModule(ActionBase):
             ledger.append([Event(verb, rollout, data_of(options, standing, user))])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
+
+
+def who_has(ledger: Ledger, standing: Standing) -> dict[str, Any]:
+    """Say who has the rollout. Nobody need be told to give it back: that ends with the run's process."""
+    rollout = standing.rollout
+    who = f"{standing.run.who}, since {stamp(standing.run.at)}" if standing.run and standing.at_work else "a run that has not said who it is"
+    taken = bool(rollout) and ledger.lease(rollout).taken()
+    said = f"rollout {rollout}: run by {who}; it is free when that run ends" if taken else f"rollout {rollout}: no run has it"
+    said = said if rollout else f"{ledger.name} knows of no rollout"
+    display.display(said)
+    return {"changed": False, "rollout": rollout, "msg": said}
 
 
 def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[str, Any]:

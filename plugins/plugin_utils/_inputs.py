@@ -47,6 +47,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     parse_rings,
     parse_spread,
 )
+from ansible_collections.onprem.rollout.plugins.plugin_utils._slices import slice_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
 NOT_OPTED_IN = "candidate: not opted in"
@@ -83,6 +84,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         return filled(source, shared[name], shared, name, problems, default) if name in shared else default
 
     verb = str(value("rollout_verb", "upgrade"))
+    problems += slice_problems(shared) if verb != "status" else []
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
     spread = parse_spread(value("rollout_spread", []), "rollout_spread", problems)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from ansible_collections.onprem.rollout.plugins.module_utils._store import fsync_dir
+from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
     START,
     BrokenChain,
@@ -129,6 +130,9 @@ class LedgerFile:
             return _end_of_lines(fd)
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def lease(self, rollout: str) -> LeaseFile:
+        return LeaseFile(os.path.realpath(self.name), rollout)  # whatever name the ledger is given by
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -165,11 +165,18 @@ class StrategyModule(HostPinned):
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            self._standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
-            self._reason, self._digest = reason(self._standing, is_gone), self._standing.plan
+            self._standing, free = self._stands(ledger, rollout)
+            self._reason, self._digest = reason(self._standing, lambda run: free or is_gone(run)), self._standing.plan
         except (LedgerError, BrokenChain) as error:
             self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
         return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
+
+    @staticmethod
+    def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
+        """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
+        standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
+        free = bool(standing.rollout) and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) or standing) if standing.at_work and free else standing, free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -199,11 +206,11 @@ class StrategyModule(HostPinned):
         if self._journal is not None:
             halt = self._driver.conductor.halt
             self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused, limited=self._core.limited)
-            if self._journal.flush(at_once=True):
-                return
-            display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
-            if not self._journal.flush_within(LAST_CHANCE, time.sleep):
+            if not self._journal.flush(at_once=True):
+                display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
+            if not self._journal.flush_within(LAST_CHANCE):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
+            self._journal.close()
 
     def _run_to_the_end(self, iterator: Any, play_context: Any) -> Any:
         """Core ends a whole run for an error in one included file or a killed worker. Then the hosts in change still get their rescue."""

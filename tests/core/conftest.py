@@ -76,6 +76,7 @@ ON_ONE_CORE = {
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": ("test_a_payload_of_ones_own_reads_what_its_host_takes",),
     "test_shared_ledger.py": (),
+    "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (
         "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",
@@ -164,18 +165,18 @@ class Fleet:
     def untouched(self, host: str) -> bool:
         return self.is_as_before(host) and not self.record(host)
 
+    @property
+    def ledger_file(self) -> Path:
+        return self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+
     def ledger(self) -> list[Any]:
         """Every event of the ledger, the chain checked."""
-        return list(replay(self.ledger_path.read_text().splitlines())) if self.ledger_path.exists() else []
-
-    @property
-    def ledger_path(self) -> Path:
-        return self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+        return list(replay(self.ledger_file.read_text().splitlines())) if self.ledger_file.exists() else []
 
     def has_a_ledger(self) -> None:
         """As after the first run: verbs make none."""
-        self.ledger_path.parent.mkdir(parents=True)
-        self.ledger_path.touch()
+        self.ledger_file.parent.mkdir(parents=True)
+        self.ledger_file.touch()
 
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})

@@ -106,7 +106,7 @@ def test_nobody_is_touched_by_a_rollout_that_no_ledger_remembers(fleet):
 def test_a_ledger_that_is_not_there_is_made_by_nobody_but_the_upgrade(fleet):
     hosts = fleet(standard=1)
     held = hosts.run("onprem.rollout.hold")
-    assert (held.rc, "there is no such ledger" in " ".join(held.out.split()), hosts.ledger_path.exists()) == (2, True, False), held.out
+    assert (held.rc, "there is no such ledger" in " ".join(held.out.split()), hosts.ledger_file.exists()) == (2, True, False), held.out
     status = hosts.run("onprem.rollout.status")
     assert (status.rc, status.data["reason"]["kind"]) == (0, "not_started"), status.out
     mistyped = hosts.run("onprem.rollout.status", "-e", f"rollout_ledger={hosts.root}/legder.jsonl")
@@ -118,7 +118,7 @@ def test_a_ledger_that_was_edited_is_not_gone_on_with(fleet):
     hosts.has_a_ledger()
     assert hosts.run("onprem.rollout.hold").rc == 0
     assert hosts.run("onprem.rollout.resume").rc == 0
-    path = hosts.ledger_path
+    path = hosts.ledger_file
     path.write_text(path.read_text().replace('"why":""', '"why":"no reason"', 1))
     result = hosts.run()
     assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
@@ -136,7 +136,7 @@ def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(flee
     assert status.data["reason"]["kind"] == "held"
     audited = hosts.run("onprem.rollout.audit")
     assert (audited.rc, "the chain is whole; 1 hosts agree" in audited.out) == (0, True), audited.out
-    path = hosts.ledger_path
+    path = hosts.ledger_file
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     audited = hosts.run("onprem.rollout.audit")
     assert audited.rc == 2, audited.out

@@ -14,7 +14,7 @@ import pytest
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 PURE = {
     "_audit", "_budget", "_commands", "_conductor", "_gate", "_keywords", "_ledger", "_plan", "_policy", "_replan", "_settling",
-    "_spread", "_standing", "_states", "_status", "_story", "_tailored", "_verbs", "_waverun",
+    "_slices", "_spread", "_standing", "_states", "_status", "_story", "_tailored", "_verbs", "_waverun",
 }  # fmt: skip
 PURE_STDLIB = {
     "__future__", "collections", "collections.abc", "dataclasses", "datetime", "enum", "hashlib", "heapq", "itertools", "json", "re", "shlex", "typing",
