@@ -44,7 +44,7 @@ LIMIT = 4.0  # seconds that anything may take
 QUICK = 0.5  # what fails within so many seconds may be tried again at once; after that, for so many
 REST = 2.0  # times as long as it was waited in vain, nothing is tried
 PAGE = 5000  # lines that are read at once
-PAGE_BACK = 200  # the newest are seldom wanted all
+PAGE_BACK = 200  # of the newest, which are often all that is wanted
 LAYOUT = 1  # of the tables; the lines have a schema of their own
 SECRET = ("password", "sslpassword")
 DEFAULTS = {
@@ -161,13 +161,13 @@ class LedgerPostgresql:
             yield entry
 
     def _lines_back(self) -> Iterator[str]:
-        before = NO_LIMIT
+        before, page = NO_LIMIT, PAGE_BACK
         while before > 1:
             with self._at_work("read") as connection:
                 self._made = self._made or _exists(connection)
-                rows = connection.execute(BACK, (before, PAGE_BACK)).fetchall() if self._made else []
+                rows = connection.execute(BACK, (before, page)).fetchall() if self._made else []
             yield from (line for _number, line in rows)
-            before = rows[-1][0] if rows else 0
+            before, page = rows[-1][0] if rows else 0, PAGE
 
     def lease(self, rollout: str) -> LeasePostgresql:
         return LeasePostgresql(rollout, self._at_work, lambda: self._connection)
