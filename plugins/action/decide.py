@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         verb, missing = options["verb"], _ledgers.missing(ledger)
         if missing and (verb != "unlock" or options["ledger"]):  # hosts may be taken away though the ledger is lost
             raise AnsibleActionFail(f"rollout_ledger: {ledger.name}: {missing}. Nothing was decided")
-        standing = lately(ledger.newest_first(without="host"), options["rollout"]) or Standing(options["rollout"])
+        standing = lately(ledger.newest_first(bare="host"), options["rollout"]) or Standing(options["rollout"])
         if verb == "unlock":
             return who_has(ledger, standing)
         if options["plan"] and options["plan"] not in standing.plans:

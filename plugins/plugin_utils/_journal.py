@@ -54,7 +54,7 @@ class Journal:
         give_up_at, tries = self._clock() + PATIENCE, 0
         while True:
             taken, tries = self._lease.take(), tries + 1
-            for entry in self._ledger.news():
+            for entry in self._ledger.news(bare="host"):
                 self.standing.hear(entry)
                 self.head = entry.head
             if taken:
@@ -133,7 +133,7 @@ class Journal:
         heard: list[Entry] = []
         self._unheard = ""
         try:
-            for entry in self._ledger.news():
+            for entry in self._ledger.news(bare="host"):
                 self.standing.hear(entry)
                 heard += [entry] if entry.rollout == self.standing.rollout else []
         except (LedgerError, BrokenChain) as error:

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, Protocol
 SCHEMA = 1
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 DECODER = json.JSONDecoder()
-TAIL = re.compile(r'"kind":"(\w+)","n":(\d+),"prev":"([0-9a-f]{64})","rollout":"')  # as ENCODER writes it, which escapes the quotes of people
+# As ENCODER writes it, which escapes the quotes of people, so that theirs are no key.
+TAIL = re.compile(r'"kind":"(\w+)","n":(\d+),"prev":"([0-9a-f]{64})","rollout":"(?:[^"\\]|\\.)*","schema":1,"who":"')
 KINDS = {
     "started": "a run of upgrade began, with the plan's digest",
     "wave": "a wave began, soaks, or was judged",
@@ -105,8 +106,8 @@ class Lease(Protocol):
 class Ledger(Protocol):
     """Where the lines are. All may raise LedgerError, and those that read BrokenChain too, after what was read before that line.
 
-    append() writes all of its events or none; newest_first() gives what entries() does from its end, but for one kind, the chain checked as far as it is read;
-    news() gives what was written since it gave all there was, at first everything.
+    append() writes all of its events or none; newest_first() gives what entries() does from its end, the chain checked as far as it is read;
+    news() gives what was written since it gave all there was, at first everything. Of the kind C(bare) they give head and kind alone.
     """
 
     name: str
@@ -114,8 +115,8 @@ class Ledger(Protocol):
     def exists(self) -> bool: ...
     def append(self, events: Sequence[Event]) -> Head: ...
     def entries(self) -> Iterator[Entry]: ...
-    def newest_first(self, without: str = "") -> Iterator[Entry]: ...
-    def news(self) -> Iterator[Entry]: ...
+    def newest_first(self, bare: str = "") -> Iterator[Entry]: ...
+    def news(self, bare: str = "") -> Iterator[Entry]: ...
     def lease(self, rollout: str) -> Lease: ...
 
 
@@ -139,10 +140,10 @@ def replay(lines: Iterable[str], before: Head = START) -> Iterator[Entry]:
         before = entry.head
 
 
-def follow(before: Head, line: str) -> Entry:
-    """The event of a line that must come after C(before)."""
+def follow(before: Head, line: str, bare: str = "") -> Entry:
+    """The event of a line that must come after C(before). bare: a kind whose events are only proven; of them it gives head and kind alone."""
     number = before.number + 1
-    entry, previous = _read(line, number)
+    entry, previous = (_bare(line, bare) if bare else None) or _read(line, number)
     if entry.head.number != number:
         raise BrokenChain(number, f"says that it is line {entry.head.number}: lines were taken away or put in before it")
     if previous != before.sha256:
@@ -150,24 +151,23 @@ def follow(before: Head, line: str) -> Entry:
     return entry
 
 
-def follow_back(lines: Iterable[str], without: str = "") -> Iterator[Entry]:
-    """The events of lines that come the newest first; L(BrokenChain) at the first one that is not what the line after it follows from.
-
-    without: a kind whose events are only proven, and not given; that takes a third of the time.
-    """
+def follow_back(lines: Iterable[str], bare: str = "") -> Iterator[Entry]:
+    """The events of lines that come the newest first; L(BrokenChain) at the first one that is not what the line after it follows from."""
     after, wanted = 0, ""
     for line in lines:
-        known = TAIL.match(line, line.rfind('"kind":"')) if without and after else None
-        if known and known[1] == without:
-            entry, head, previous = None, Head(int(known[2]), hashlib.sha256(line.encode()).hexdigest()), known[3]
-        else:
-            entry, previous = _read(line, after - 1)
-            head = entry.head
-        if after and head != (after - 1, wanted):
+        entry, previous = (_bare(line, bare) if bare else None) or _read(line, after - 1)
+        if after and entry.head != (after - 1, wanted):
             raise BrokenChain(after, f"does not follow from line {after - 1}, which was changed after it was written")
-        if entry and entry.kind != without:
-            yield entry
-        after, wanted = head.number, previous
+        yield entry
+        after, wanted = entry.head.number, previous
+
+
+def _bare(line: str, kind: str) -> tuple[Entry, str] | None:
+    """What L(_read) gives, in a third of its time, but without all that does not belong to the chain; None for a line of another kind."""
+    known = TAIL.match(line, line.rfind('"kind":"'))
+    if not known or known[1] != kind:
+        return None
+    return Entry(Head(int(known[2]), hashlib.sha256(line.encode()).hexdigest()), kind, "", "", 0.0, {}), known[3]
 
 
 def last_head(name: str, line: str, number: int = 0) -> Head:

@@ -83,19 +83,19 @@ class LedgerFile:
         """Every event from the first on, the chain checked; no event of a file that is not there."""
         return (entry for entry, _end in self._after(START, 0))
 
-    def newest_first(self, without: str = "") -> Iterator[Entry]:
+    def newest_first(self, bare: str = "") -> Iterator[Entry]:
         """The same from the last on, the chain checked on the way."""
         with self._opened() as source:
             if source:
-                yield from follow_back(_lines_back(source.fileno(), self._reach(source.fileno())), without)
+                yield from follow_back(_lines_back(source.fileno(), self._reach(source.fileno())), bare)
 
-    def news(self) -> Iterator[Entry]:
+    def news(self, bare: str = "") -> Iterator[Entry]:
         """What was written since this was read to its end before, by whomever; at first all of it."""
-        for entry, end in self._after(self._head, self._seen):
+        for entry, end in self._after(self._head, self._seen, bare):
             self._head, self._seen = entry.head, end
             yield entry
 
-    def _after(self, head: Head, start: int) -> Iterator[tuple[Entry, int]]:
+    def _after(self, head: Head, start: int, bare: str = "") -> Iterator[tuple[Entry, int]]:
         """Each event after the C(head), which is before byte C(start), with where its line ends."""
         with self._opened() as source:
             reach = self._reach(source.fileno()) if source else 0
@@ -106,7 +106,7 @@ class LedgerFile:
             source.seek(start)
             for line in source:
                 start += len(line)
-                entry = follow(head, _text(line[:-1]))
+                entry = follow(head, _text(line[:-1]), bare)
                 yield entry, start
                 if start >= reach:
                     return

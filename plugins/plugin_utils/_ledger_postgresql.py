@@ -150,13 +150,13 @@ class LedgerPostgresql:
         """Every event from the first on, the chain checked; no event where there are no tables yet."""
         return self._after(START)
 
-    def newest_first(self, without: str = "") -> Iterator[Entry]:
+    def newest_first(self, bare: str = "") -> Iterator[Entry]:
         """The same from the last on, the chain checked on the way."""
-        return follow_back(self._lines_back(), without)
+        return follow_back(self._lines_back(), bare)
 
-    def news(self) -> Iterator[Entry]:
+    def news(self, bare: str = "") -> Iterator[Entry]:
         """What was written since this was read to its end before, by whomever; at first all of it."""
-        for entry in self._after(self._head):
+        for entry in self._after(self._head, bare):
             self._head = entry.head
             yield entry
 
@@ -172,14 +172,14 @@ class LedgerPostgresql:
     def lease(self, rollout: str) -> LeasePostgresql:
         return LeasePostgresql(rollout, self._at_work, lambda: self._connection)
 
-    def _after(self, head: Head) -> Iterator[Entry]:
+    def _after(self, head: Head, bare: str = "") -> Iterator[Entry]:
         """A page at a time, so that nobody keeps a transaction open, however slowly this is read."""
         while True:
             rows = self._page(head)
             for number, line in rows:
                 if number != head.number + 1:
                     raise BrokenChain(head.number + 1, f"is gone: line {number} comes after line {head.number}")
-                entry = follow(head, line)
+                entry = follow(head, line, bare)
                 yield entry
                 head = entry.head
             if len(rows) < PAGE:

@@ -50,7 +50,7 @@ def fill(path: Path, number: int, lately_from: int) -> None:
 def verb(path: Path, kind: str) -> tuple[float, float]:
     began, cpu = time.perf_counter(), time.process_time()
     ledger = LedgerFile(str(path), WHO, time.time)
-    standing = lately(ledger.newest_first(without="host"))
+    standing = lately(ledger.newest_first(bare="host"))
     if standing is None or settled(kind, standing):
         raise SystemExit(f"{kind} has nothing to do")
     ledger.append([Event(kind, standing.rollout, {"by": "ada", "why": "the bench"})])
