@@ -62,6 +62,11 @@ class Driver:
         self._proofs = Proofs()
         self._wave: tuple[str, ...] = ()
 
+    @property
+    def asked(self) -> bool:
+        """Whether all hosts have been asked what they run."""
+        return self._reading.done
+
     # --- what core asks before every pass ---
 
     def hosts_left(self) -> list[str]:
@@ -69,6 +74,7 @@ class Driver:
         while not self._stage.terminated():
             if self._stage.dead_worker():
                 raise WorkerDied("a worker process of this controller was killed, or could not be started")
+            self._attend()
             if not self._reading.done and self._reading.step():
                 reading = self._runnable(self._reading.asking)
                 if reading:
@@ -77,7 +83,6 @@ class Driver:
                 continue
             if self._look_only:
                 return []
-            self._attend()
             now = self._clock()
             for host in list(self._active):
                 if not self._stage.busy(host):

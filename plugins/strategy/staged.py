@@ -38,13 +38,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _status, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -65,6 +66,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Re
 display = Display()
 
 ATTEMPTS = 3
+LAST_CHANCE = 15.0  # seconds that the end of a run is tried to be written
 INTERRUPTED = 99  # what ansible-playbook exits with after a Ctrl-C
 
 
@@ -74,6 +76,8 @@ class StrategyModule(HostPinned):
     _inputs: _inputs.Inputs
     _journal: Journal | None = None
     _reason: tuple[Reason, str] | None = None
+    _digest = ""
+    _standing = Standing("")
     _sound = True
     _asking = False
 
@@ -83,13 +87,16 @@ class StrategyModule(HostPinned):
         self._inputs, problems = _inputs.read(self._core)
         if problems:
             raise AnsibleError(render(problems))
+        if self._inputs.verb == "status" and self._inputs.ledger != _ledgers.default_place():
+            self._require_ledger()
         conductor, release = Conductor(self._inputs.plan), release_digest(self._inputs.release)
+        self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, release)
         decisions = None
         if self._inputs.verb == "upgrade" and not self._core.check_mode:
             self._journal = self._open_journal(release)
-            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, release)
+            user = _ledgers.user(self._core.variables(self._core.hosts[0]))
             decisions = Decisions(
-                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, self._digest, user
             )  # fmt: skip
         self._driver = Driver(
             conductor,
@@ -103,7 +110,7 @@ class StrategyModule(HostPinned):
                 max_wait=self._inputs.max_wait,
             ),
             look_only=self._inputs.verb != "upgrade",
-            attend=decisions.attend if decisions else None,
+            attend=(lambda: decisions.attend(self._driver.asked)) if decisions else None,
         )
         self._commands = Commands(sys.argv, self._core.playbooks)
         self._core.listen(self._driver.report, self._last_words)
@@ -135,8 +142,7 @@ class StrategyModule(HostPinned):
         self._core.restrict(self._core.hosts)
         wanted = self._driver.wanted
         if self._inputs.verb == "status":
-            sound = self._sound and not any(run.inconsistent for run in self._driver.runs.values())
-            wanted = "ok" if sound else "failed"
+            wanted = _status.wanted(self._reason, self._standing, self._driver.runs) if self._sound else "failed"
         code = self._core.exit_code(code, wanted)
         self._exit_code = 2 if wanted == "halted" else code
         self._note_end(wanted)
@@ -148,27 +154,35 @@ class StrategyModule(HostPinned):
     def _open_ledger(self) -> Ledger:
         return _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(self._core.variables(self._core.hosts[0]), os.getpid()))
 
+    def _require_ledger(self) -> None:
+        """A place that somebody wrote and that is none is a mistake; a database that does not answer is a reason to be shown."""
+        ledger = self._open_ledger()
+        with suppress(LedgerError):
+            if missing := _ledgers.missing(ledger):
+                raise AnsibleError(f"rollout_ledger: {ledger.name}: {missing}")
+
     def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
+        rollout = f"{release.name}-{release.version}" if release.name else ""
         lines: list[str] = []
         try:
             if self._inputs.audit:
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            standing, free = self._standing(ledger, f"{release.name}-{release.version}" if release.name else "")
+            self._standing, free = self._stands(ledger, rollout)
+            self._reason, self._digest = reason(self._standing, lambda run: free or is_gone(run)), self._standing.plan
         except (LedgerError, BrokenChain) as error:
-            return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        self._reason = reason(standing, lambda run: free or is_gone(run)) if standing else None
-        return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+            self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
+        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
 
     @staticmethod
-    def _standing(ledger: Ledger, rollout: str) -> tuple[Standing | None, bool]:
+    def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
         """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
-        standing = standing_of(ledger.entries(), rollout)
-        free = standing is not None and not ledger.lease(standing.rollout).taken()
-        return (standing_of(ledger.entries(), rollout) if standing and standing.at_work and free else standing), free
+        standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
+        free = bool(standing.rollout) and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) or standing) if standing.at_work and free else standing, free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -179,14 +193,16 @@ class StrategyModule(HostPinned):
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
-        changed = changes(open_run.data["inputs"], inputs, self._core.limited) if open_run else []
+        changed = changes(open_run.data["inputs"], inputs, self._core.limited or bool(open_run.data.get("limited"))) if open_run else []
         if changed and not self._inputs.replan:
             raise AnsibleError(
                 f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
+        since = journal.standing.since or journal.head.number + 1
+        run, limited = _holder.run_of(os.getpid()), self._core.limited
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
@@ -195,8 +211,10 @@ class StrategyModule(HostPinned):
     def _note_end(self, how: str) -> None:
         if self._journal is not None:
             halt = self._driver.conductor.halt
-            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
+            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused, limited=self._core.limited)
             if not self._journal.flush(at_once=True):
+                display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
+            if not self._journal.flush_within(LAST_CHANCE):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
             self._journal.close()
 
@@ -269,10 +287,11 @@ class StrategyModule(HostPinned):
         conductor, runs = self._driver.conductor, self._driver.runs
         if self._inputs.verb == "status":
             lines = self._remembered(runs)
-            display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
+            display.display("\n".join([*lines, *_status.status_lines(self._inputs.plan, self._standing, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
-            display.display("\n".join(lines + _story.fork_lines(self._inputs.plan, self._core.width)))
+            lines += [_story.digest_line(self._inputs.plan, self._digest, self._commands), *_story.fork_lines(self._inputs.plan, self._core.width)]
+            display.display("\n".join(lines))
 
     def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"
@@ -289,8 +308,14 @@ class StrategyModule(HostPinned):
             for host, state in self._driver.conductor.states().items()
         }  # fmt: skip
         halt = self._driver.conductor.halt
-        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None,
-                "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None}  # fmt: skip
+        return {
+            "verb": self._inputs.verb,
+            "plan": {**as_data(self._inputs.plan), "digest": self._digest},
+            "hosts": hosts,
+            "halted": halt.value if halt else None,
+            "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+            **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
+        }
 
     def _last_words(self) -> None:
         if self._inputs.verb == "upgrade":
