@@ -106,8 +106,8 @@ class Till:
         return self.host.run(
             "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev} ${Conffiles}\\n';"
             "apt-mark showauto; apt-mark showhold; dpkg -V till libtill; dpkg --audit;"
-            "find /etc /usr/lib/till /usr/share/till /lib/systemd/system/till.service -type f ! -path /etc/ld.so.cache ! -name 'onprem-rollout-*' -print0 2>/dev/null"
-            " | sort -z | xargs -0 sha256sum; find /etc/systemd/system ! -name 'onprem-rollout-*' -printf '%p %l\\n' | sort;"
+            "find /etc /usr/lib/till /usr/share/till /lib/systemd/system/till.service -type f ! -path /etc/ld.so.cache ! -name 'onprem-rollout-*' -print0"
+            " 2>/dev/null | sort -z | xargs -0 sha256sum; find /etc/systemd/system ! -name 'onprem-rollout-*' -printf '%p %l\\n' | sort;"
             "systemctl is-active till; systemctl is-enabled till;"
             "systemctl show --property=Nice till; ls /srv /etc/apt | grep -v repository"
         ).stdout
