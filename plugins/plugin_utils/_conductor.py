@@ -190,7 +190,7 @@ class Conductor:
             self._stop(why, run, now)
 
     def _stop(self, why: Halt, run: WaveRun, now: float) -> None:
-        if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) and why is not self.halt):
+        if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) and why not in (self.halt, Halt.WAITING)):
             self.halt = why
             self._halt_ring = run.plan
             self._tell("halted", now, run=run, detail=why.value)

@@ -335,7 +335,7 @@ class Core:
             return int(self._tqm.RUN_FAILED_HOSTS | self._tqm.RUN_FAILED_BREAK_PLAY)
         if wanted in ("failed", "changes"):
             return int(self._tqm.RUN_FAILED_HOSTS)
-        return int(code)
+        return 0 if wanted == "waiting" else int(code)
 
     def publish(self, key: str, data: Any) -> None:
         """Custom stats: what C(set_stats) gives, and AWX shows as artifacts of the job."""

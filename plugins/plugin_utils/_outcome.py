@@ -16,13 +16,16 @@ GOOD = {State.COMMITTED, State.SKIPPED}
 
 
 def wanted(conductor: Conductor, runs: Mapping[str, HostRun], look_only: bool) -> str:
-    """ok, changes (of a plan), waiting, unreachable, failed or halted."""
+    """ok, changes (of a plan), waiting, unreachable, failed or halted.
+
+    A run that waits does so whoever could not be reached, for it is not their last chance; more of them than their budget is a halt of its own.
+    """
     states = set(conductor.states().values())
     if look_only:
         unsettled = any(in_progress(run.record) or run.record.get("drained") for run in runs.values())
         return "changes" if unsettled or states & {State.WAITING, State.REFUSED} else "ok"
     left = any(run.unsettled or run.drained or run.kept for run in runs.values())
-    if conductor.halt is Halt.WAITING and states <= {*GOOD, State.HELD} and not left:
+    if conductor.halt is Halt.WAITING and states <= {*GOOD, State.HELD, State.UNREACHABLE} and not left:
         return "waiting"
     if conductor.halt is not None or not conductor.finished:
         return "halted"

@@ -139,3 +139,13 @@ def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):
     assert "ring standard: max_failures was 0, is 1" in result.out
     assert hosts.run("onprem.rollout.upgrade", "-e", "rollout_replan=true", **changed).rc == 0
     assert hosts.run(rollout_rings=[{"name": "standard", "max_failures": 0}]).rc == 0, "it is at its end: that is a rollout of its own"
+
+
+def test_a_run_that_waits_ends_well_though_a_host_cannot_be_reached(fleet):
+    hosts = fleet(standard=2)
+    assert hosts.run("onprem.rollout.hold").rc == 0
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    result = hosts.run(rollout_max_wait=0, hostvars={"standard0": away})
+    assert (result.rc, result.states) == (0, {"standard0": "unreachable", "standard1": "held"}), result.out
+    assert "ROLLOUT WAITS" in result.out
+    assert "unreachable: standard0" in result.out
