@@ -4,7 +4,7 @@
 
 """Everything a rollout is told, read and checked as a whole before any host is touched.
 
-Reads inventory variables through L(_core.Core) and artifacts from the controller's disk; decides nothing.
+Reads inventory variables through L(_core_input.PlayInput) and artifacts from the controller's disk; decides nothing.
 Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depends on.
 """
 
