@@ -6,9 +6,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
 
 
 class ActionModule(HostAction):
     verb = "commit"
     fresh = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        if _idle.marked((task_vars or {}).get("inventory_hostname", "")):
+            return {"failed": True, "blameless": True, "msg": _idle.WHY}
+        return super().run(tmp, task_vars)

@@ -13,7 +13,7 @@ short_description: Conducts a rollout of the engine linear
 version_added: 0.1.0
 author: onprem.rollout contributors
 description:
-  - With C(rollout_engine=linear) the playbook P(onprem.rollout.upgrade) loads it by itself; nothing is to be enabled.
+  - With C(rollout_engine=linear) the playbook C(onprem.rollout.upgrade) loads it by itself; nothing is to be enabled.
   - Before each batch it waits for what the plan and the operators want, and lets the batch begin or not. It writes the ledger and the verdict.
   - It stays away from all other plays.
 seealso:
@@ -45,6 +45,7 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._engine: _linear.Linear | None = None
+        self._earlier: list[_linear.Linear] = []
         self._trouble = ""
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -54,6 +55,7 @@ class CallbackModule(CallbackBase):
         try:
             core = PlayInput(play, play.get_variable_manager(), play.get_variable_manager()._inventory, play.get_loader())
             if part == "ask":
+                self._earlier += [self._engine] if self._engine else []
                 self._engine = _linear.begin(core)
             elif self._trouble or self._engine is None:
                 raise AnsibleError(self._trouble or "no rollout has begun")
@@ -90,7 +92,7 @@ class CallbackModule(CallbackBase):
             self._trouble = self._trouble or f"what a task reported is not understood: {type(error).__name__}: {error}"
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        engine, self._engine = self._engine, None
-        code = engine.end() if engine else None
-        if code is not None:
-            raise SystemExit(code)
+        codes = [engine.end() for engine in (*self._earlier, self._engine) if engine]
+        self._engine, self._earlier = None, []
+        if codes and codes[-1] is not None:
+            raise SystemExit(codes[-1])

@@ -12,14 +12,15 @@ short_description: Says who is changed in which batch, to the plays of the engin
 version_added: 0.1.0
 author: onprem.rollout contributors
 description:
-  - The playbook P(onprem.rollout.upgrade) uses it in C(hosts) and C(serial) of its plays when C(rollout_engine) is V(linear).
+  - The playbook C(onprem.rollout.upgrade) uses it in C(hosts) and C(serial) of its plays when C(rollout_engine) is V(linear).
   - It answers only while that playbook runs; elsewhere every answer is empty, and nobody is changed.
 options:
   _terms:
     description:
-      - V(settle) are hosts that an earlier run left half done, V(change) those that the release goes to, V(speakers) those whose
-        failure makes the exit code, each in the order of the plan. V(settle_sizes) and V(change_sizes) are the numbers for C(serial).
-      - V(go) is whether the batch at work may begin, V(why) what the host says that speaks for the rollout.
+      - V(settle) are hosts that an earlier run left half done, V(change) those that the release goes to, in the order of the plan;
+        V(settle_sizes) and V(change_sizes) are the numbers for C(serial). V(go) is whether the batch at work may begin.
+      - V(speakers) are the hosts that speak for the rollout when it is over, V(failed) whether they do so by failing, V(why) what such
+        a host says, and V(summary) is what C(rollout_json) holds.
     type: list
     elements: str
     required: true
@@ -36,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: Names of hosts, numbers of hosts, one boolean, or one text.
+  description: Names of hosts, numbers of hosts, one boolean, one text, or one dictionary.
   type: list
 """
 

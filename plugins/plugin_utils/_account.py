@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -66,10 +64,10 @@ class Account:
     _reason: tuple[Reason, str] | None = None
     _sound = True
 
-    def _take_in(self, core: PlayInput) -> None:
+    def _take_in(self, core: PlayInput, engine: str) -> None:
         """Everything that this run is told; an AnsibleError with all that is wrong with it."""
         self._core = core
-        self._inputs, problems = _inputs.read(core)
+        self._inputs, problems = _inputs.read(core, engine)
         if problems:
             raise AnsibleError(render(problems))
         self._release = release_digest(self._inputs.release)
@@ -210,27 +208,11 @@ class Account:
         return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None,
                 "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None}  # fmt: skip
 
-    def _last_words(self) -> None:
+    def _last_words(self, code_is_known: bool = True) -> None:
         if self._changes:
             lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, self._commands, self._exit_code)
+            lines = lines if code_is_known else lines[:-1]
             display.display("\n" + "\n".join(lines))
 
     def _say(self, line: str) -> None:
         display.display(f"{time.strftime('%H:%M:%S')} {line}")
-
-
-def end_as_by_ctrl_c() -> Any:
-    """A job that is cancelled is told by SIGTERM; core would leave without a word. Returns what was there before."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    main = os.getpid()
-
-    def end(number: int, frame: Any) -> None:
-        interrupt = signal.getsignal(signal.SIGINT)  # core's own from 2.18 on: it tells the workers
-        if os.getpid() == main and callable(interrupt):
-            interrupt(signal.SIGINT, frame)
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    return signal.signal(signal.SIGTERM, end)

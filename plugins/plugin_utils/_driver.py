@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
@@ -137,7 +138,7 @@ class Driver:
             run.restoring = True
             self.conductor.failing(host, run.why or "it failed", now, run.outage)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
-            run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
+            run.idle, run.why = False, _idle.WHY
             self._fail(host, run, now)
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:

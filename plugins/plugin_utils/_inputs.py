@@ -49,6 +49,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 )
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
+ENGINES = ("staged", "linear")
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
@@ -71,8 +72,8 @@ class Inputs:
     max_wait: float = 1800.0
 
 
-def read(source: Source) -> tuple[Inputs, list[Problem]]:
-    """Read and check all input. The first host's variables speak for what holds for the whole rollout."""
+def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]:
+    """Read and check all input. The first host's variables speak for what holds for the whole rollout. engine: the one at work."""
     problems = source.play_problems()
     if not source.hosts:
         problems.append(Problem("hosts", [], "no host of the inventory takes part; check the play's hosts and --limit"))
@@ -83,6 +84,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         return filled(source, shared[name], shared, name, problems, default) if name in shared else default
 
     verb = str(value("rollout_verb", "upgrade"))
+    problems += engine_problems(value("rollout_engine", engine), engine) if verb == "upgrade" else []
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
     spread = parse_spread(value("rollout_spread", []), "rollout_spread", problems)
@@ -134,6 +136,16 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         gates=_gates_of(rings, common, problems) if verb != "status" else {},
     )  # fmt: skip
     return inputs, problems
+
+
+def engine_problems(chosen: Any, at_work: str) -> list[Problem]:
+    """Whether the engine is the one that was chosen."""
+    if chosen not in ENGINES:
+        return [Problem("rollout_engine", chosen, f"no such engine; allowed: {', '.join(ENGINES)}")]
+    if chosen != at_work:
+        remedy = f"this play is of the engine {at_work}, which is chosen before the inventory is read: give it with --extra-vars rollout_engine={chosen}"
+        return [Problem("rollout_engine", chosen, remedy)]
+    return []
 
 
 def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> dict[str, tuple[Gate, ...]]:

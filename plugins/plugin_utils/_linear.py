@@ -18,10 +18,12 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account, end_as_by_ctrl_c
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
+from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import Batch, for_batches, lacks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
+from ansible_collections.onprem.rollout.plugins.plugin_utils._interrupt import Interrupt
 from ansible_collections.onprem.rollout.plugins.plugin_utils._lockstep import Lockstep
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import Report
 
@@ -39,13 +41,13 @@ class Linear(Account):
         self._answers: dict[str, list[Any]] = {}
         self._may_go = False
         self._over = False
-        self._take_in(core)
+        self._take_in(core, "linear")
         conductor = Conductor(for_batches(self._inputs.plan))
         self._begin(conductor)
         attend = self._decisions.attend if self._decisions else None
         self._driver = Lockstep(conductor, self._release, self._tell, self._settings, look_only=not self._changes, attend=attend, note=self._write_down)
         self._announce(core.forks, *lacks(self._inputs.plan))
-        end_as_by_ctrl_c()
+        self._interrupt = Interrupt()
         atexit.register(self._die, os.getpid())
 
     # --- what the callback tells ---
@@ -53,6 +55,8 @@ class Linear(Account):
     def hear(self, report: Report) -> None:
         if not self._over:
             self._driver.report(report)
+            if report.payload and report.host in self._driver.runs:
+                _idle.mark(report.host, self._driver.runs[report.host].idle)
 
     def begin_batch(self, part: str, hosts: Sequence[str]) -> None:
         """A batch of the play that does this part is about to begin."""
@@ -63,10 +67,10 @@ class Linear(Account):
 
     def end(self) -> int | None:
         """All plays are over. The exit code, if core would give another one."""
-        spoken = self._answers.get("speakers")
+        failed = self._answers.get("failed") == [True] and self._answers["speakers"]
         self._finish()
         self._last_words()
-        given = 2 if spoken else 4 if any(run.dark for run in self._driver.runs.values()) else 0
+        given = 2 if failed else 4 if any(run.dark for run in self._driver.runs.values()) else 0
         return None if given == self._exit_code else self._exit_code
 
     def _finish(self) -> None:
@@ -78,16 +82,17 @@ class Linear(Account):
         self._exit_code = EXIT_CODES.get(wanted, 2)
         self._note_end(wanted)
         self._close()
+        self._interrupt.forget()
         if self._inputs.json_file:
             self._write_json(self._inputs.json_file)
 
     def _die(self, process: int) -> None:
-        """This process ends in the middle of the rollout: a Ctrl-C, or an error of core itself."""
+        """This process ends in the middle of the rollout: after a Ctrl-C, or an error that core ends it for."""
         if os.getpid() == process and not self._over:
             self._over, self._exit_code = True, INTERRUPTED
-            self._note_end("interrupted")
+            self._note_end("interrupted" if self._interrupt.seen else "failed")
             self._close()
-            self._last_words()
+            self._last_words(code_is_known=self._interrupt.seen)
 
     # --- what the plays ask ---
 
@@ -105,7 +110,7 @@ class Linear(Account):
             return _as_play("change", self._driver.batches())
         if what == "speakers":
             self._finish()
-            return {"speakers": self._driver.speakers(self._core.hosts) if self._changes and self._exit_code == 2 else []}
+            return {"speakers": self._driver.speakers(self._core.hosts), "failed": [self._changes and self._exit_code == 2], "summary": [self._summary()]}
         raise AnsibleError(f"{what!r} is nothing that a play can ask for")
 
     def why(self, host: str) -> str:

@@ -204,7 +204,7 @@ class Lockstep:
         return wanted(self.conductor, self.runs, self._look_only)
 
     def speakers(self, hosts: Sequence[str]) -> list[str]:
-        """Who is to fail so that the exit code tells: who failed, as far as core can reach them, else the first that it can."""
+        """Who speaks for the rollout: who failed, as far as core can reach them, else the first that it can."""
         failed = (State.RESTORED, State.RESTORE_FAILED, State.LOST, State.REFUSED)
         reached = [host for host in hosts if host in self.runs and not self.runs[host].dark]
         return [host for host in reached if self.conductor.states()[host] in failed or self.runs[host].kept] or reached[:1]

@@ -31,17 +31,17 @@ seealso:
     plugin_type: strategy
 """
 
-import signal
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account, end_as_by_ctrl_c
+from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
+from ansible_collections.onprem.rollout.plugins.plugin_utils._interrupt import Interrupt
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import WorkerDied
 
 display = Display()
@@ -55,14 +55,14 @@ class StrategyModule(Account, HostPinned):
 
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
-        self._take_in(Core(self, iterator))
+        self._take_in(Core(self, iterator), "staged")
         conductor = Conductor(self._inputs.plan)
         self._begin(conductor)
         attend = self._decisions.attend if self._decisions else None
         self._driver = Driver(conductor, self._core, self._release, self._tell, self._settings, look_only=not self._changes, attend=attend)
         self._core.listen(self._driver.report, self._last_words)
         self._announce(self._core.width)
-        before = end_as_by_ctrl_c()
+        interrupt = Interrupt()
         try:
             code = self._run_to_the_end(iterator, play_context)
         except KeyboardInterrupt:
@@ -76,8 +76,7 @@ class StrategyModule(Account, HostPinned):
             raise
         finally:
             self._close()
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            interrupt.forget()
         self._driver.withdraw_rest()
         self._core.restrict(self._core.hosts)
         wanted = self._wanted
