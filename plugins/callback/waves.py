@@ -29,11 +29,10 @@ from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _linear
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
-from ansible_collections.onprem.rollout.plugins.plugin_utils._report import Report
 
 display = Display()
 
-PART = "rollout_part"  # a variable of the plays that are ours
+PART = "__rollout_part"  # a variable of the plays that are ours
 
 
 class CallbackModule(CallbackBase):
@@ -46,7 +45,6 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._engine: _linear.Linear | None = None
         self._earlier: list[_linear.Linear] = []
-        self._trouble = ""
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         part = play.vars.get(PART)
@@ -57,9 +55,7 @@ class CallbackModule(CallbackBase):
             if part == "ask":
                 self._earlier += [self._engine] if self._engine else []
                 self._engine = _linear.begin(core)
-            elif self._trouble or self._engine is None:
-                raise AnsibleError(self._trouble or "no rollout has begun")
-            else:
+            elif self._engine is not None:
                 self._engine.begin_batch(part, core.hosts)
         except AnsibleError as error:
             self._leave(str(error))
@@ -84,12 +80,8 @@ class CallbackModule(CallbackBase):
         self._hear("skipped", result)
 
     def _hear(self, kind: str, result: Any) -> None:
-        if self._engine is None:
-            return
-        try:
-            self._engine.hear(Report(kind, result))
-        except Exception as error:  # core would only warn, and go on
-            self._trouble = self._trouble or f"what a task reported is not understood: {type(error).__name__}: {error}"
+        if self._engine is not None:
+            self._engine.hear(kind, result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         codes = [engine.end() for engine in (*self._earlier, self._engine) if engine]

@@ -52,11 +52,19 @@ class Linear(Account):
 
     # --- what the callback tells ---
 
-    def hear(self, report: Report) -> None:
-        if not self._over:
+    def hear(self, kind: str, result: Any) -> None:
+        """A task ended; see L(_report.Report)."""
+        if self._over:
+            return
+        try:
+            report = Report(kind, result)
             self._driver.report(report)
             if report.payload and report.host in self._driver.runs:
                 _idle.mark(report.host, self._driver.runs[report.host].idle)
+        except Exception as error:  # core would warn, and go on
+            why = f"what a task reported is not understood: {type(error).__name__}: {error}"
+            display.error(why, wrap_text=False)
+            self._driver.abort(why)
 
     def begin_batch(self, part: str, hosts: Sequence[str]) -> None:
         """A batch of the play that does this part is about to begin."""

@@ -77,6 +77,7 @@ class Lockstep:
         stage: Any = Batched()
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._batch: Batch = []
+        self._reached: set[str] = set()
 
     # --- before anything is changed ---
 
@@ -108,7 +109,7 @@ class Lockstep:
         if admitted and set(admitted) != set(batch):
             for host in admitted:
                 self._end(host, State.HELD, self._clock())
-            self._abort(f"core gives another batch than was planned: {', '.join(batch)}")
+            self.abort(f"core gives another batch than was planned: {', '.join(batch)}")
             admitted = []
         self._batch = admitted
         return bool(admitted)
@@ -120,7 +121,7 @@ class Lockstep:
             return
         self._judge_batch()
         if self.conductor.halt is None and State.WAITING in self.conductor.states().values():
-            self._abort("core ended the play before its last batch")
+            self.abort("core ended the play before its last batch")
         self._go_on()
 
     def _go_on(self) -> list[str]:
@@ -135,7 +136,8 @@ class Lockstep:
             self._sleep(min(POLL, max((orders.wake_at or now + POLL) - now, 0.01)))
         return []
 
-    def _abort(self, why: str) -> None:
+    def abort(self, why: str) -> None:
+        """The run itself failed: nobody new is let in."""
         self.conductor.abort(why, self._clock())
         self._tell_all()
 
@@ -144,6 +146,8 @@ class Lockstep:
         run, now = self.runs.get(report.host), self._clock()
         if run is None:
             return
+        if report.kind != "unreachable":
+            self._reached.add(report.host)
         in_change = report.host in self._batch and self.conductor.state(report.host) is State.CHANGING
         turns = in_change and run.begun and report.kind == "ok" and TURN in (report.data.get("ansible_facts") or {})
         run.restoring = run.restoring or turns
@@ -206,5 +210,5 @@ class Lockstep:
     def speakers(self, hosts: Sequence[str]) -> list[str]:
         """Who speaks for the rollout: who failed, as far as core can reach them, else the first that it can."""
         failed = (State.RESTORED, State.RESTORE_FAILED, State.LOST, State.REFUSED)
-        reached = [host for host in hosts if host in self.runs and not self.runs[host].dark]
-        return [host for host in reached if self.conductor.states()[host] in failed or self.runs[host].kept] or reached[:1]
+        reached = [host for host in hosts if host in self._reached and not self.runs[host].dark]
+        return [host for host in reached if self.conductor.state(host) in failed or self.runs[host].kept] or reached[:1]

@@ -221,3 +221,25 @@ def test_whatever_happens_batches_are_as_planned_and_everybody_ends_once(fates, 
     outages = sum(1 for host in before_last if world.fates[host] == "outage")
     assert outages == 0
     assert sum(1 for host in before_last if world.states[host] in failed) <= budget
+
+
+def test_who_failed_before_this_run_and_was_never_heard_speaks_for_nobody():
+    world = World((("a", "b"),), policy={"max_failures": 9})
+    world.report("b", "ok", "settle", LOOK)
+    world.steps.settling()
+    assert world.steps.batches() == [["b"]]
+    world.steps.finish()
+    assert (world.states, world.steps.speakers(["a", "b"])) == ({"a": State.REFUSED, "b": State.HELD}, ["b"])
+
+
+def test_an_abort_in_mid_batch_lets_nobody_in_and_takes_no_commit_back():
+    world = World((("a",), ("b",)))
+    world.ask()
+    first, _second = world.steps.batches()
+    assert world.steps.let_in(first)
+    world.report("a", *BEGUN)
+    world.steps.abort("it is not understood")
+    world.report("a", *COMMITTED)
+    assert not world.steps.let_in(["b"])
+    world.steps.finish()
+    assert (world.states, world.conductor.halt) == ({"a": State.COMMITTED, "b": State.HELD}, Halt.ABORTED)
