@@ -80,7 +80,12 @@ class Account:
 
     @property
     def _settings(self) -> Settings:
-        return Settings(self._inputs.reconnect_timeout, retry_failed=self._inputs.retry_failed, renew_interval=self._inputs.lease / 3)
+        return Settings(
+            self._inputs.reconnect_timeout,
+            retry_failed=self._inputs.retry_failed,
+            renew_interval=self._inputs.lease / 3,
+            max_wait=self._inputs.max_wait,
+        )
 
     def _begin(self, conductor: Conductor) -> None:
         """Take up the ledger and what is decided through it; an AnsibleError where the rollout must not begin."""

@@ -24,13 +24,13 @@ Batch = list[str]
 def for_batches(plan: Plan) -> Plan:
     """The plan with what a batch cannot do taken out: each host commits by itself, and nobody is sent back for another one."""
     rings = (replace(ring, ring=replace(ring.ring, commit="host", on_failure="restore_host")) for ring in plan.rings)
-    return replace(plan, rings=tuple(rings))
+    return replace(plan, rings=tuple(rings), max_unhealthy=None)
 
 
 def batches(plan: Plan, waiting: Collection[str]) -> list[Batch]:
     """Who is let in together, of the hosts that wait. A whole wave, if neither concurrency nor spread says less."""
     rings = (replace(ring, ring=replace(ring.ring, soak=0.0, progress_deadline=0.0)) for ring in for_batches(plan).rings)
-    conductor = Conductor(replace(plan, rings=tuple(rings)))
+    conductor = Conductor(replace(plan, rings=tuple(rings), max_unhealthy=None))
     for host in plan.hosts:
         if host not in waiting:
             conductor.ended(host, State.SKIPPED, 0.0)
@@ -71,7 +71,10 @@ def lacks(plan: Plan) -> list[str]:
     """What of this plan batches do otherwise, for people."""
     rings = [ring.ring for ring in plan.rings]
     window = any(at_once(ring.ring, wave, plan.domains) < len(wave) for ring in plan.rings for wave in ring.waves)
-    lines = ["verbs are heard and gates are asked between batches; a host that goes dark in change is not waited for, its revert timer puts it back"]
+    lines = [
+        "verbs are heard and gates are asked between batches; a host that goes dark in change is not waited for, its revert timer puts it back",
+        "a check that fails is a failure: it is not run on other hosts, which would tell an outage from a bad release",
+    ]
     if window:
         lines.insert(0, "there is no sliding window: all hosts of a batch, as many as may be in change at once, end before the next batch begins")
     if any(ring.commit != "host" for ring in rings):
@@ -80,4 +83,6 @@ def lacks(plan: Plan) -> list[str]:
         lines.append("a soak keeps the next wave waiting; the hosts that soak are committed")
     if any(ring.progress_deadline for ring in rings):
         lines.append("progress_deadline is not watched; every task has a time limit of its own")
+    if plan.max_unhealthy is not None:
+        lines.append("max_unhealthy is not watched: nobody looks at the health of the whole fleet")
     return [f"engine linear: {line}" for line in lines]

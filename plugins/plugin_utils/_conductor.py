@@ -18,7 +18,8 @@ What always holds, whatever the driver reports:
 
 1. never more than L(Ring.concurrency) hosts of a wave are in change (changing, committing or restoring);
 2. no host of a wave is admitted before the wave before it is judged;
-3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused, nothing new is admitted;
+3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused or in doubt, nothing new is
+   admitted;
 4. every host ends in exactly one outcome, and no host leaves it;
 5. when every admitted host reports an end, the rollout finishes;
 6. never more than L(Spread.max) hosts of a failure domain are in change, those of all waves and rings counted.
@@ -45,6 +46,8 @@ class Conductor:
         self.events: deque[Event] = deque()
         self.halt: Halt | None = None
         self.paused = ""
+        self.doubt = ""
+        self.look = ""
         self.gated: frozenset[str] = frozenset()
         self.finished = False
         self.exceeded = ""
@@ -61,6 +64,7 @@ class Conductor:
         self._halt_ring: RingPlan | None = None
         self._kept = False
         self._opened: WaveRun | None = None
+        self._looked = (-1, "")
         self._progress = 0.0
         for ring in plan.rings:
             for number, hosts in enumerate(ring.waves, 1):
@@ -106,12 +110,18 @@ class Conductor:
         if self.finished or self.halt is not None or self._wave_state is not Wave.PENDING or self._index >= len(self._waves):
             return False
         run = self._waves[self._index]
-        return run.plan.ring.name in self.gated and run is not self._opened and any(self._states[host] is State.WAITING for host in run.hosts)
+        return run.plan.ring.name in self.gated and run is not self._opened and self._is_awaited(run)
 
     @property
     def stands_still(self) -> bool:
         """Whether nothing goes on: nobody is in change, and no wave soaks."""
         return not self._in_change and self._wave_state is not Wave.SOAKING
+
+    @property
+    def soak_interval(self) -> float:
+        """Seconds after which hosts that soak now are checked again; infinite when none does."""
+        soaks = not self.finished and self._wave_state is Wave.SOAKING
+        return (soaks and self._waves[self._index].plan.ring.soak_interval) or float("inf")
 
     @property
     def wave_hosts(self) -> tuple[str, ...]:
@@ -172,6 +182,15 @@ class Conductor:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
         self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
 
+    def outlasted(self, halt: Halt, why: str, now: float) -> None:
+        """An outage, or a fleet that is not healthy, took too long. That is no verdict on the release, so whoever is not committed stays as it is."""
+        self.exceeded = self.exceeded or why
+        self._stop(halt, self._waves[self._index], now)
+
+    def looked(self) -> None:
+        """The fleet is healthy: what waited for the L(look) may go on."""
+        self._looked, self.look = (self._index, self.look), ""
+
     def open_gate(self) -> None:
         """The wave at work may begin. A ring in L(gated) keeps every wave, of which somebody waits, until this is called."""
         self._opened = self._waves[self._index]
@@ -207,8 +226,10 @@ class Conductor:
         return orders
 
     def _watch_progress(self, run: WaveRun, orders: Orders, now: float) -> None:
-        """Hosts in change that get nowhere for too long are no reason to wait for them. While nobody is in change, a gate or a person is awaited."""
+        """Hosts in change that get nowhere for too long are no reason to wait for them. While nobody is, a gate or a person is awaited; in doubt, an answer."""
         deadline = run.plan.ring.progress_deadline
+        if self.doubt:
+            self._progress = now
         if deadline and now - self._progress > deadline:
             self._stop(Halt.STALLED, run, now)
         elif deadline:
@@ -240,15 +261,23 @@ class Conductor:
             return "restore_host"
         if self.halt in (Halt.STOPPED, Halt.ABORTED):
             return "restore_wave"
-        if self.halt is Halt.UNPROVEN or self._halt_ring is None:
+        if self.halt in (Halt.UNPROVEN, Halt.UNJUDGED, Halt.UNHEALTHY) or self._halt_ring is None:
             return "hold"
         return self._halt_ring.ring.on_failure
 
     def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
-        if self.at_gate:
+        if self.at_gate or (self._is_awaited(run) and self._must_look("before")):
             return False
         self._open.append(run)
         return self._enter(Wave.FILLING, run, now)
+
+    def _must_look(self, when: str) -> bool:
+        """Whether the fleet is to be looked at now, before or after the wave at work; L(look) says so until L(looked)."""
+        self.look = when if self.plan.max_unhealthy is not None and self._looked != (self._index, when) else ""
+        return bool(self.look)
+
+    def _is_awaited(self, run: WaveRun) -> bool:
+        return any(self._states[host] is State.WAITING for host in run.hosts)
 
     def _fill(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if run.plan.ring.commit == "host":
@@ -267,7 +296,7 @@ class Conductor:
         return self._enter(Wave.SOAKING, run, now)
 
     def _admit(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while self.halt is None and not self.paused and (host := self._next(run, run.waiting)):
+        while self.halt is None and not self.paused and not self.doubt and (host := self._next(run, run.waiting)):
             self._move(host, State.CHANGING, now)
             orders.admit.append(host)
 
@@ -291,7 +320,7 @@ class Conductor:
         return self._enter(Wave.JUDGED, run, now)
 
     def _order_commits(self, run: WaveRun, orders: Orders, now: float) -> None:
-        while host := self._next(run, run.parked):
+        while not self.doubt and (host := self._next(run, run.parked)):
             self._move(host, State.COMMITTING, now)
             orders.commit.append(host)
 
@@ -301,6 +330,8 @@ class Conductor:
         if not run.good:
             self._stop(Halt.UNPROVEN, run, now)
             return True
+        if self._looked == (self._index, "before") and self._must_look("after"):
+            return False
         self._index += 1
         self._wave_state = Wave.PENDING
         return True

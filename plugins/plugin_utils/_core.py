@@ -34,10 +34,11 @@ from ansible.executor.play_iterator import IteratingStates
 from ansible.inventory.host import Host
 from ansible.playbook.block import Block
 from ansible.plugins.strategy import results_thread_main
+from ansible.utils.vars import get_unique_id
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
-from ansible_collections.onprem.rollout.plugins.plugin_utils._report import PREFIX, Listener, Report, verb_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
@@ -56,10 +57,13 @@ class Core(PlayInput):
         super().__init__(iterator._play, strategy._variable_manager, strategy._inventory, strategy._loader)
         self._iterator = iterator
         self._last: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        self._question: Any = None
         self._proofs: dict[str, Any] = {}
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
+        self._out_of_turn = False
 
     @property
     def width(self) -> int:
@@ -87,6 +91,7 @@ class Core(PlayInput):
         self._last[host] = self._iterator.get_host_state(self._hosts[host])
         if self._in_rescue(state):
             return Place.RESCUE
+        self._before[host] = self._last[host]
         if verb_of(task) == "commit":
             return Place.COMMIT
         if verb_of(task) == "begin":
@@ -174,14 +179,48 @@ class Core(PlayInput):
 
         If it fails, core moves the host from where it stands, before its commit, into its rescue.
         """
-        task, strategy = self._proofs.get(host), self._strategy
-        if task is None or all(worker is not None and worker.is_alive() for worker in self._tqm._workers):
+        task = self._proofs.get(host)
+        return task is not None and self._out_of_turn_task(host, task)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a health task that says itself what is checked."""
+        task = next(iter(self._proofs.values()), None) or next(filter(None, map(self._health_in, self._iterator._blocks)), None)
+        if self._question is None and task is not None and task.args.get("checks"):
+            self._question = question = task.copy(exclude_parent=True)
+            question._parent = task._parent
+            question._uuid = get_unique_id()
+            question.name = "Ask a host that is not in change how its checks are"
+            question.args = {"checks": task.args["checks"]}
+            question.vars = {**(task.vars or {}), ASKED: True}
+            question.when, question.register, question.notify = [], None, None
+            question.ignore_errors = question.ignore_unreachable = True
+        return self._question is not None
+
+    def _health_in(self, part: Any) -> Any:
+        if isinstance(part, Block):
+            return next(filter(None, map(self._health_in, [*part.block, *part.rescue, *part.always])), None)
+        return part if verb_of(part) == "health" else None
+
+    def ask(self, host: str) -> bool:
+        """Run the checks of a host that is not at work; nothing that it says moves it. False when no worker is free for it now."""
+        return self.can_ask and self._out_of_turn_task(host, self._question)
+
+    def undo_failure(self, host: str) -> Place:
+        """Put the host from its rescue back to the place where it was before, and say what that is."""
+        self._iterator.set_state_for_host(host, self._before[host].copy())
+        self._back_to_work(host)
+        return self.place(host)
+
+    def _out_of_turn_task(self, host: str, task: Any) -> bool:
+        strategy = self._strategy
+        if all(worker is not None and worker.is_alive() for worker in self._tqm._workers):
             return False
         variables = strategy._variable_manager.get_vars(
             play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all
         )
         strategy.add_tqm_variables(variables, play=self._play)
-        strategy._blocked_hosts[host] = True
+        strategy._blocked_hosts[host] = self._out_of_turn = True
         self._tqm.send_callback("v2_playbook_on_task_start", task, is_conditional=False)
         strategy._queue_task(self._hosts[host], task, variables, strategy.play_context)
         return True
@@ -202,10 +241,18 @@ class Core(PlayInput):
 
     def as_list(self, hosts: Iterable[str]) -> list[Any]:
         """The hosts as core wants them, never fewer than the time before."""
-        found = [self._hosts[host] for host in hosts]
+        found = [self._hosts[host] for host in (self._within_reach(hosts) if self._out_of_turn else hosts)]
         padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
         self._length = len(padded)
         return padded
+
+    def _within_reach(self, hosts: Iterable[str]) -> list[str]:
+        """Hosts that are busy, and no more others than there are free workers: core counts those that work out of turn as free, and would wait for one."""
+        names = list(hosts)
+        free = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive())
+        idle = [host for host in names if not self.busy(host)]
+        waits = set(idle[free:])
+        return [host for host in names if host not in waits] or idle[:1]
 
     def await_result(self) -> None:
         """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""

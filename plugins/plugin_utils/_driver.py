@@ -17,14 +17,17 @@ Nothing that keeps a host safe lives here: a host whose controller dies at any l
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
+from ansible_collections.onprem.rollout.plugins.plugin_utils._asks import Asks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
+from ansible_collections.onprem.rollout.plugins.plugin_utils._looks import Looks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._outages import Outages
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
+from ansible_collections.onprem.rollout.plugins.plugin_utils._proofs import Proofs
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reading import Reading
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings, Stage, WorkerDied
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, State
@@ -52,9 +55,12 @@ class Driver:
         self._clock = clock
         self._sleep = sleep
         self._attend = attend or (lambda: None)
+        self._asks = Asks(stage)
+        self._outages = Outages(conductor, self.runs, stage, self._asks, settings, tell)
+        self._looks = Looks(conductor, self._asks, settings, tell)
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
-        self._renewals: deque[tuple[float, str]] = deque()
+        self._proofs = Proofs()
         self._wave: tuple[str, ...] = ()
 
     # --- what core asks before every pass ---
@@ -77,16 +83,20 @@ class Driver:
             for host in list(self._active):
                 if not self._stage.busy(host):
                     self._observe(host, now)
+            for host in self._outages.attend(now):
+                self._let_stand(host, now)
             wake_at = self._obey(now)
+            if self._looks.attend(now):
+                continue
             self._renew(now)
-            runnable = self._runnable(self._active)
+            runnable = self._runnable([*self._active, *self._asks.busy])
             if runnable or (self.conductor.finished and not self._active):
                 return runnable
             self._await(self._active, wake_at, now)
         return []
 
     def _is_waiting(self, host: str) -> bool:
-        return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock()
+        return bool(self.runs[host].dark) or self.runs[host].later_until > self._clock() or self._outages.withholds(host)
 
     def _runnable(self, hosts: Iterable[str]) -> list[str]:
         """All but those that wait for the clock."""
@@ -107,6 +117,9 @@ class Driver:
         """A task ended; core calls this before the next pass."""
         run = self.runs.get(report.host)
         if run is None:
+            return
+        if report.asked:
+            self._asks.heard(report.host, report.data.get("checks"))
             return
         run.hear(report)
         if report.verb == "retry" and report.kind == "ok" and report.data.get("wait"):
@@ -135,29 +148,37 @@ class Driver:
         elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
             self._turn_back(host, run)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
+            if self._outages.explain(host, now):
+                return
             run.restoring = True
-            self.conductor.failing(host, run.why or "it failed", now, run.outage)
+            run.why = run.why or "it failed"
+            if self.conductor.state(host) is State.PARKED:
+                run.why = f"while it was parked, {run.why}"
+            self.conductor.failing(host, run.why, now, run.outage)
+        elif place is Place.COMMIT and run.doubted and run.outcome is None:
+            if run.later_until <= now:
+                self._stage.prove_again(host)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
             run.idle, run.why = False, _idle.WHY
             self._fail(host, run, now)
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:
             del self._active[host]
-            self._renewals.append((now + self._settings.renew_interval, host))
+            self._proofs.proven(host, now)
             self.conductor.parked(host, now)
         elif place is Place.COMMIT and self.conductor.state(host) is State.PARKED:
             del self._active[host]
+            self._proofs.proven(host, now)
 
     def _renew(self, now: float) -> None:
-        """Parked hosts prove themselves again before their leases end, the longest parked first."""
-        while self._renewals and self._renewals[0][0] <= now:
-            host = self._renewals[0][1]
+        """Parked hosts prove themselves again: before their leases end, and while they soak as often as their ring says."""
+        interval = min(self._settings.renew_interval, self.conductor.soak_interval)
+        while (host := self._proofs.due(now, interval)) is not None:
             if self.conductor.state(host) is State.PARKED:
                 if not self._stage.prove_again(host):
                     return
                 self._active[host] = None
-                self._renewals.append((now + self._settings.renew_interval, host))
-            self._renewals.popleft()
+            self._proofs.forget(host)
 
     def _over(self, host: str, run: HostRun, now: float) -> None:
         """The host has no task left: by its outcome, or cut short by an end_host or end_play before it had one."""
@@ -217,6 +238,12 @@ class Driver:
             self._fail(host, run, now)
         self.conductor.ended(host, outcome, now, detail)
 
+    def _let_stand(self, host: str, now: float) -> None:
+        """It stays on the release, uncommitted, and nobody says whether that is any good."""
+        del self._active[host]
+        self._stage.withdraw(host)
+        self.conductor.ended(host, State.HELD, now, self.runs[host].why)
+
     # --- what the conductor wants ---
 
     def _obey(self, now: float) -> float | None:
@@ -243,6 +270,8 @@ class Driver:
         """The run failed in the middle of a pass: send everybody who is not committed back."""
         now = self._clock()
         self._reading.give_up()
+        self._outages.give_up()
+        self._looks.give_up()
         for host, state in self.conductor.states().items():
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _record
+from ansible_collections.onprem.rollout.plugins.plugin_utils._crosscheck import Sick, sick_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 RESTORE_OUTCOMES = {
@@ -24,13 +25,14 @@ RESTORE_OUTCOMES = {
 
 class Report(Protocol):
     """The result of one task; see L(_report.Report). kind: ok, failed, ignored skipped or unreachable; verb: of our modules, or empty;
-    payload: include or task of the payload, or empty."""
+    payload: include or task of the payload, or empty; asked: L(Stage.ask) ran it."""
 
     kind: str
     host: str
     task: str
     verb: str
     payload: str
+    asked: bool
     data: Mapping[str, Any]
 
 
@@ -42,6 +44,7 @@ class HostRun:
     drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
     restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot; put_back: no settle of it failed; unproven: a restore said that it left it inconsistent;
+    sick: the required checks by which it failed; suffers: in an outage; doubted: so that it may not commit before it is proven;
     outage: it failed because its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +64,9 @@ class HostRun:
     put_back: bool = True
     unproven: bool = False
     outage: bool = False
+    sick: tuple[Sick, ...] = ()
+    suffers: bool = False
+    doubted: bool = False
     unsettled: str = ""
     restoring: bool = False
     reverted: bool = False
@@ -139,8 +145,18 @@ class HostRun:
         elif report.data.get("refused"):
             self.outcome = State.REFUSED
 
-    def _after_commit(self, report: Report) -> None:
+    def _after_health(self, report: Report) -> None:
+        """It was judged, for its transaction or for its commit."""
         self._after_other(report)
+        if self.restoring or report.kind not in ("ok", "failed"):
+            return
+        self.sick = sick_of(report.data.get("checks") or []) if report.kind == "failed" else ()
+        if self.suffers and report.kind == "ok":
+            self.suffers = self.doubted = False
+            self.why = ""
+
+    def _after_commit(self, report: Report) -> None:
+        self._after_health(report)
         if report.kind == "ok" and report.data.get("outcome") == "committed":
             self.outcome = State.COMMITTED
             self.drained = self.stranded

@@ -50,6 +50,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
 ENGINES = ("staged", "linear")
+LIMITS = ("max_failures", "max_unreachable", "max_unhealthy")
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
@@ -107,9 +108,9 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
     lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
-    failures, unreachable = (limit(value(name, None), name, problems) for name in ("rollout_max_failures", "rollout_max_unreachable"))
+    failures, unreachable, unhealthy = (limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in LIMITS)
     common = value("rollout_gates", None)
-    plan = replace(plan, max_failures=failures, max_unreachable=unreachable, gates=tuple(common) if isinstance(common, list) else ())
+    plan = replace(plan, max_failures=failures, max_unreachable=unreachable, max_unhealthy=unhealthy, gates=tuple(common) if isinstance(common, list) else ())
     problems += found
     if verb != "status" and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]

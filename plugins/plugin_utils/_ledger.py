@@ -30,6 +30,7 @@ KINDS = {
     "wave": "a wave began, soaks, or was judged",
     "host": "a host has its outcome",
     "gate": "a gate gave its verdict",
+    "outage": "an outage began, with its reason, or is over",
     "halted": "nobody new is let in any more",
     "finished": "a run of upgrade ended",
     "approve": "somebody approved a plan",

@@ -56,7 +56,7 @@ class Plan:
 
     domains: the failure domains of every host that is in any that a ring has a rule for.
     takes: of a tailored release, in words, with the hosts.
-    max_failures, max_unreachable: of the whole rollout; a number, a percentage of its hosts, None for no limit.
+    max_failures, max_unreachable, max_unhealthy: of the whole rollout; a number, a percentage of its hosts, None for no limit.
     gates: of all rings, as written.
     """
 
@@ -67,6 +67,7 @@ class Plan:
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_failures: int | str | None = None
     max_unreachable: int | str | None = None
+    max_unhealthy: int | str | None = None
     gates: tuple[Any, ...] = ()
 
     @property
@@ -200,6 +201,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
                 "max_wave_failures": ring.ring.max_wave_failures,
                 "max_unreachable": ring.ring.max_unreachable,
                 "soak": ring.ring.soak,
+                "soak_interval": ring.ring.soak_interval,
                 "progress_deadline": ring.ring.progress_deadline,
                 "commit": ring.ring.commit,
                 "on_failure": ring.ring.on_failure,
@@ -213,6 +215,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
         "gates": [gate_data(gate) for gate in plan.gates],
         "max_failures": plan.max_failures,
         "max_unreachable": plan.max_unreachable,
+        "max_unhealthy": plan.max_unhealthy,
         "held": dict(plan.held),
         "tailored": {what: list(hosts) for what, hosts in plan.takes.items()},
         "blast_radius": blast_radius(plan),

@@ -65,6 +65,7 @@ class Ring:
     max_unreachable: the same for hosts that could not be reached before their change.
     progress_deadline: seconds; the rollout is halted when hosts are in change and none came any further for > progress_deadline. 0 is no limit.
     soak: seconds a wave must stay healthy before it is committed.
+    soak_interval: seconds after which a host that soaks is checked again; 0 is never.
     require_drill: a host of this ring, or of one before it, must have passed a drill of the release.
     gates: what each of its waves waits for, as written; L(_gates.parse) reads it.
     spread: the failure domains of which only so many hosts may be in change at once.
@@ -78,6 +79,7 @@ class Ring:
     max_wave_failures: int | str | None = None
     max_unreachable: int | str | None = None
     soak: float = 0.0
+    soak_interval: float = 60.0
     progress_deadline: float = 0.0
     commit: str = "wave"
     on_failure: str = "restore_wave"
@@ -166,6 +168,7 @@ def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list
         max_unreachable=limit(raw.get("max_unreachable"), f"{where}.max_unreachable", problems),
         progress_deadline=_seconds(raw.get("progress_deadline", 0), f"{where}.progress_deadline", problems),
         soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
+        soak_interval=_seconds(raw.get("soak_interval", 60), f"{where}.soak_interval", problems),
         commit=_choice(raw.get("commit", "wave"), COMMIT_SCOPES, f"{where}.commit", problems),
         on_failure=_choice(raw.get("on_failure", "restore_wave"), ON_FAILURE, f"{where}.on_failure", problems),
         require_drill=_flag(raw.get("require_drill", False), f"{where}.require_drill", problems),

@@ -150,7 +150,7 @@ class Reading:
         elif run.why or (not run.heard and self._stage.place(host) is Place.OVER):
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
-            self._end(host, State.SKIPPED, now)
+            self._end(host, State.SKIPPED, now, "")
         elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
             self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
         elif run.unfit:

@@ -18,7 +18,7 @@ def inputs_of(plan: Plan, release: str) -> dict[str, Any]:
     """What a rollout is made from, as the ledger keeps it: the release's digest, and each ring's policy and hosts."""
     rings = {ring["name"]: {option: value for option, value in ring.items() if option not in ("name", "waves")} for ring in as_data(plan)["rings"]}
     hosts = {ring.ring.name: sorted(ring.hosts) for ring in plan.rings}
-    limits = {"gates": as_data(plan)["gates"], "max_failures": plan.max_failures, "max_unreachable": plan.max_unreachable}
+    limits = {"gates": as_data(plan)["gates"], "max_failures": plan.max_failures, "max_unreachable": plan.max_unreachable, "max_unhealthy": plan.max_unhealthy}
     return {"release": release, "rings": rings, "hosts": hosts, "held": sorted(plan.held), "limits": limits}
 
 

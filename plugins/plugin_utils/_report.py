@@ -14,6 +14,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.onprem.rollout.plugins.module_utils._fence import VARIABLE
 
 PREFIX = "onprem.rollout."
+ASKED = "__onprem_rollout_asked"
 INCLUDES = ("include_role", "include_tasks")
 
 
@@ -27,6 +28,7 @@ class Report:
         self.kind = "ignored" if kind == "unreachable" and task.ignore_unreachable else kind
         self.task: str = task.get_name()
         self.verb = verb_of(task)
+        self.asked = bool((task.vars or {}).get(ASKED))
         self.payload: str = "" if not in_payload(task) else "include" if str(task.action).rpartition(".")[2] in INCLUDES else "task"
 
 

@@ -30,6 +30,7 @@ class Standing:
         self.promote: Entry | None = None
         self.run: Entry | None = None
         self.wave: Entry | None = None
+        self.outage: Entry | None = None
         self.halted: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
@@ -48,10 +49,12 @@ class Standing:
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
-            self.run, self.end, self.wave, self.halted, self.abort, self.promote = entry, None, None, None, None, None
+            self.run, self.end, self.wave, self.halted, self.abort, self.promote, self.outage = entry, None, None, None, None, None, None
         elif entry.kind == "wave":
             if entry.data.get("state") != "soaking":  # that it soaks, and for how long, was said just before
                 self.wave = entry
+        elif entry.kind == "outage":
+            self.outage = entry if entry.data.get("why") else None
         elif entry.kind == "halted":
             self.halted = entry
         elif entry.kind == "finished":
@@ -108,6 +111,7 @@ class Reason(str, Enum):
 
     NOT_STARTED = "not_started"
     RUNNING = "running"
+    OUTAGE = "outage"
     SOAKING = "soaking"
     HELD = "held"
     WAITING = "waiting"
@@ -129,6 +133,8 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
         return Reason.NOT_STARTED, "no run of it is in the ledger"
     if end is None and is_gone(run.data):
         return Reason.DIED, f"the run of {run.who} ended without a word; the next upgrade settles what it left half done"
+    if end is None and standing.outage:
+        return Reason.OUTAGE, f"an outage since {stamp(standing.outage.at)}: {standing.outage.data['why']}"
     if end is None:
         where = f"{standing.wave.data['ring']} wave {standing.wave.data['wave']}" if standing.wave else "the hosts are asked"
         state = str(standing.wave.data["state"]) if standing.wave else ""

@@ -36,7 +36,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.CHANGING, State.SKIPPED, State.HELD, State.UNREACHABLE, State.REFUSED, State.RESTORE_FAILED, State.LOST}),
     State.CHANGING: frozenset({State.PARKED, State.RESTORING, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}),
     State.PARKED: frozenset({State.COMMITTING, State.RESTORING, State.HELD}),
-    State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING}),
+    State.COMMITTING: frozenset({State.COMMITTED, State.RESTORING, State.HELD}),
     State.RESTORING: frozenset(
         {State.RESTORED, State.RESTORE_FAILED, State.LOST, State.COMMITTED, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}
     ),
@@ -76,6 +76,8 @@ class Halt(str, Enum):
     UNFIT = "unfit"
     OUTAGE = "outage"
     UNPROVEN = "unproven"
+    UNJUDGED = "unjudged"
+    UNHEALTHY = "unhealthy"
     STALLED = "stalled"
     GATE = "gate"
     ABORTED = "aborted"

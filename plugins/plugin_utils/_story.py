@@ -16,6 +16,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Co
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, blast_radius
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Ring
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import at_once, rounds
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, Halt, State
 
@@ -26,6 +27,8 @@ HALTS = {
     Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
     Halt.OUTAGE: "an artifact could not be fetched; that is an outage and no verdict on the release, which nobody was sent back for",
+    Halt.UNJUDGED: "an outage that took too long; nothing is known of the release, so nobody was sent back and nobody counts as failed",
+    Halt.UNHEALTHY: "too much of the fleet is not healthy, before or after a wave; nobody was sent back for it",
     Halt.ABORTED: "this run of ansible-playbook failed, see the error above",
     Halt.GATE: "a gate says that it may not go on",
     Halt.STALLED: "no host came any further for longer than progress_deadline",
@@ -92,7 +95,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"or in a wave > {policy.max_wave_failures}"] if policy.max_wave_failures is not None else []
         how += [f"or unreachable > {policy.max_unreachable}"] if policy.max_unreachable is not None else []
-        how += [f"soak {span(policy.soak)}"] if policy.soak else []
+        how += [f"soak {span(policy.soak)}{_checked_every(policy)}"] if policy.soak else []
         how += [f"progress deadline {span(policy.progress_deadline)}"] if policy.progress_deadline else []
         how += ["requires a drill"] if policy.require_drill else []
         how += [f"gates {', '.join(clean(gate.get('name') or gate.get('type')) for gate in policy.gates)}"] if policy.gates else []
@@ -101,10 +104,15 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         lines.append(f"ring {policy.name}: {count(len(ring.hosts), 'host')}; {', '.join(how)}")
         for number, wave in enumerate(ring.waves, 1):
             lines.append(f"  wave {number}/{len(ring.waves)}: {', '.join(_with_state(host, runs, states) for host in wave)}")
+    lines += [f"holds before and after a wave when unhealthy hosts of the fleet > {plan.max_unhealthy}"] if plan.max_unhealthy is not None else []
     lines += [f"{count(len(hosts), 'host')} take{'s' if len(hosts) == 1 else ''} {clean(what)}: {names(hosts)}" for what, hosts in plan.takes.items()]
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
     return [*lines, _to_do(plan, runs, states)]
+
+
+def _checked_every(ring: Ring) -> str:
+    return f", checked every {span(ring.soak_interval)}" if 0 < ring.soak_interval < ring.soak else ""
 
 
 def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
@@ -250,6 +258,9 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         return f"{where}: {'passed' if conductor.halt is None else 'stopped'}" if event.detail == "judged" else None
     if event.kind == "ended":
         return _ended_line(host, event, runs)
+    if event.kind == "outage":
+        stays = "no verdict on the release: nobody new is let in, and whom it strikes stays as it is and is checked again until it is over"
+        return f"OUTAGE: {host}: {detail}; {stays}" if detail else "the outage is over"
     return {
         "settled": f"  {host}: was left half done by an earlier run, now {detail}",
         "admitted": f"  {host}: in change",
@@ -258,6 +269,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "failing": f"  {host}: FAILED: {detail}" if detail != "its wave is reverted" else f"  {host}: goes back, because {detail}",
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}" if detail != Halt.WAITING.value else f"{where}: this run waits no longer",
+        "asks": f"  {host}: {detail}; is it an outage? Others are asked whether it fails there too",
         "decided": detail,
         "gate": f"{where}: {detail}",
     }.get(event.kind)
@@ -290,7 +302,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
-        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE) else ""
+        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE, Halt.UNJUDGED, Halt.UNHEALTHY) else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]

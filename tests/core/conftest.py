@@ -76,6 +76,12 @@ ON_ONE_CORE = {
     "test_linear.py": (),
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": ("test_a_payload_of_ones_own_reads_what_its_host_takes",),
+    "test_health.py": (
+        "test_a_service_that_dies_in_mid_soak_sends_its_wave_back_and_the_check_is_named",
+        "test_an_outage_restores_nobody_spends_no_budget_and_says_so",
+        "test_a_rollout_goes_on_by_itself_when_an_outage_is_over[goes_down_in_its_soak]",
+        "test_a_fleet_that_is_not_healthy_holds_the_rollout_and_touches_nobody",
+    ),
     "test_shared_ledger.py": (),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (

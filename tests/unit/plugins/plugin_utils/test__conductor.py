@@ -464,3 +464,58 @@ def test_hosts_that_get_nowhere_for_longer_than_the_deadline_halt_the_rollout():
     assert conductor.halt is Halt.STALLED
     in_change = [host for host, state in conductor.states().items() if state is State.CHANGING]
     assert (len(in_change), sorted(conductor.tick(110.2).revert)) == (2, sorted(in_change))
+
+
+def test_nothing_goes_on_and_no_deadline_passes_while_it_is_doubted_whether_there_is_an_outage():
+    conductor = Conductor(fleet({"web": 3}, serial=(3,), concurrency=2, progress_deadline=60.0))
+    first, second = conductor.tick(0.0).admit
+    conductor.parked(first, 10.0)
+    conductor.doubt = "an outage"
+    assert conductor.tick(10.0).admit == []
+    conductor.parked(second, 20.0)
+    assert (conductor.tick(500.0).admit, conductor.halt) == ([], None)
+    conductor.doubt = ""
+    (third,) = conductor.tick(500.0).admit
+    conductor.parked(third, 510.0)
+    conductor.doubt = "an outage"
+    assert conductor.tick(510.0).commit == []
+    conductor.doubt = ""
+    assert conductor.tick(1000.0).commit == [first, second]
+
+
+@pytest.mark.parametrize("halt", [Halt.UNJUDGED, Halt.UNHEALTHY])
+@pytest.mark.parametrize("on_failure", ["restore_wave", "restore_host", "hold"])
+def test_what_is_no_verdict_on_the_release_leaves_everybody_as_he_is_whatever_the_ring_says(halt, on_failure):
+    conductor = Conductor(fleet({"web": 3}, serial=(3,), concurrency=2, on_failure=on_failure))
+    first, second = conductor.tick(0.0).admit
+    conductor.parked(first, 1.0)
+    conductor.outlasted(halt, "it took too long", 2.0)
+    orders = conductor.tick(2.0)
+    assert (orders.admit, orders.commit, orders.revert, conductor.finished) == ([], [], [], False)
+    conductor.ended(second, State.HELD, 3.0)
+    conductor.tick(3.0)
+    assert conductor.finished
+    assert (set(conductor.states().values()), conductor.failures) == ({State.HELD}, {"web": 0})
+
+
+@given(rollouts(), st.sampled_from([0, 1, "50%"]))
+def test_a_wave_begins_only_after_a_look_at_the_fleet(rollout, limit):
+    plan, fates = rollout
+    simulation = Simulation(replace(plan, max_unhealthy=limit), fates)
+    looks: list[tuple] = []
+    tick = simulation.conductor.tick
+
+    def looking(now):
+        orders = tick(now)
+        while simulation.conductor.look:
+            assert not orders.admit
+            looks.append((simulation.conductor.current[:2], simulation.conductor.look))
+            simulation.conductor.looked()
+            orders = tick(now)
+        return orders
+
+    simulation.conductor.tick = looking
+    simulation.run()
+    assert len(looks) == len(set(looks)), "each once"
+    begun = {simulation.wave_of[host] for _at, what, host in simulation.log if what == "admit"}
+    assert len([look for look in looks if look[1] == "before"]) == len(begun)

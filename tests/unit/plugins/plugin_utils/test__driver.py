@@ -30,6 +30,7 @@ DEFAULTS = {
     "begin": {"outcome": "begun"},
     "commit": {"outcome": "committed"},
     "restore": {"outcome": "restored"},
+    "asked": {"checks": [{"name": "web", "type": "http", "level": "required", "ok": True}]},
 }
 VERBS = {"payload": "", "put back": "settle", "bring back": "traffic"}
 PLACES = {"settle": Place.READING, "begin": Place.BEGIN, "commit": Place.COMMIT, "restore": Place.RESCUE}
@@ -43,6 +44,7 @@ class FakeReport:
     data: dict
     task: str
     payload: str = ""
+    asked: bool = False
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Stage:
     blameless: dict[str, bool] = field(default_factory=dict)
     dead: bool = False
     half_done: tuple[str, ...] = ()
+    before: dict[str, tuple[str, int]] = field(default_factory=dict)
+    can_ask: bool = True
 
     def task(self, host: str) -> str | None:
         lane, index = self.at[host]
@@ -72,6 +76,8 @@ class Stage:
         if task is None:
             return Place.OVER
         self.seen[host] = self.at[host]
+        if task not in BACK:
+            self.before[host] = self.at[host]
         return PLACES.get(task, Place.WORKING)
 
     def turn_back(self, host: str, why: str, blameless: bool) -> bool:
@@ -101,6 +107,18 @@ class Stage:
         self.running[host] = "health"
         return True
 
+    def ask(self, host: str) -> bool:
+        if len(self.running) >= self.width:
+            return False
+        self.calls.append(("ask", host))
+        self.running[host] = "asked"
+        return True
+
+    def undo_failure(self, host: str) -> Place:
+        self.calls.append(("undo_failure", host))
+        self.at[host] = self.before[host]
+        return self.place(host)
+
     def restrict(self, hosts) -> None:
         self.calls.append(("restrict", tuple(hosts)))
 
@@ -121,11 +139,13 @@ class Play:
     hosts: int = 4
     answers: dict = field(default_factory=dict)
     ring: dict = field(default_factory=dict)
+    max_unhealthy: int | str | None = None
     held: dict = field(default_factory=dict)
     look_only: bool = False
     retry_failed: frozenset = frozenset()
     half_done: tuple[str, ...] = ()
     renew_interval: float = 600.0
+    max_wait: float = 1800.0
     delays: dict = field(default_factory=dict)
     aborts: Callable[[Play], bool] | None = None
     domains: dict = field(default_factory=dict)
@@ -135,7 +155,7 @@ class Play:
     def __post_init__(self) -> None:
         names = [f"h{number}" for number in range(self.hosts)]
         ring = Ring("all", "all", **{"serial": (1, "100%"), **self.ring})
-        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held, self.domains)
+        plan = Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves(names, ring.serial)),), self.held, self.domains, max_unhealthy=self.max_unhealthy)
         self.stage = Stage(at=dict.fromkeys([*names, *self.held], ("forward", 0)), half_done=self.half_done)
         for host in self.half_done:
             self.answers.setdefault((host, "settle"), ("ok", {"abandoned": "t1", "drained": True, **record("old", "changing")}))
@@ -145,7 +165,7 @@ class Play:
             self.stage,
             NEW,
             self.told.append,
-            Settings(60, 5, self.retry_failed, self.renew_interval),
+            Settings(60, 5, self.retry_failed, self.renew_interval, max_wait=self.max_wait),
             self.look_only,
             lambda: self.now,
             self.sleep,
@@ -185,6 +205,9 @@ class Play:
         if isinstance(answer, list):
             answer = answer.pop(0) if answer else None
         kind, data = answer or ("ok", DEFAULTS.get(task, {}))
+        if task == "asked":
+            self.driver.report(FakeReport(kind, host, "health", data, task, asked=True))
+            return
         if kind == "failed" and self.stage.at[host][0] == "forward" and task not in ("settle", *SETTLING):
             self.stage.at[host] = ("back", 0)
         elif kind in ("failed", "end_play"):
@@ -473,6 +496,34 @@ def test_renewing_waits_for_a_free_worker():
     assert {call[1] for call in play.stage.calls if call[0] == "prove_again"} == {"h0", "h1", "h2"}
 
 
+@pytest.mark.parametrize("interval, soak, proofs", [(20.0, 100.0, (4, 5)), (0.0, 100.0, (0,)), (60.0, 0.0, (0,)), (60.0, 50.0, (0,))])
+def test_hosts_that_soak_are_checked_as_often_as_their_ring_says(interval, soak, proofs):
+    play = Play(hosts=3, ring={"serial": ("100%",), "soak": soak, "soak_interval": interval}).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    for host in ("h0", "h1", "h2"):
+        assert sum(1 for call in play.stage.calls if call == ("prove_again", host)) in proofs
+
+
+def test_a_host_whose_check_takes_longer_than_the_interval_is_not_asked_twice_at_once():
+    play = Play(hosts=1, ring={"soak": 50.0, "soak_interval": 0.5})
+    proves = play.stage.prove_again
+    play.stage.prove_again = lambda host: host not in play.stage.running and proves(host)
+    play.run()
+    assert play.outcomes() == {"h0": "committed"}
+
+
+def test_a_check_that_fails_in_the_soak_is_the_failure_of_its_host_and_names_the_check():
+    sick = (
+        "failed",
+        {"checks": [{"name": "web", "level": "required", "ok": False, "seen": "status 500", "expected": "status 200", "seconds": 1.0, "attempts": 2}]},
+    )
+    play = Play(hosts=3, ring={**SOAKS, "soak_interval": 20.0}, answers={("h1", "health"): [None, None, sick]}).run()
+    assert set(play.outcomes().values()) == {"restored"}
+    assert play.driver.runs["h1"].why.startswith("while it was parked, check web: status 500, expected status 200")
+    assert play.driver.conductor.failures == {"all": 1}
+    assert 40 < play.now < 100
+
+
 @pytest.mark.parametrize("trouble", [BROKEN, DARK])
 def test_a_parked_host_that_gets_sick_or_dark_stops_its_wave_at_once(trouble):
     play = Play(hosts=3, ring=SOAKS, renew_interval=30.0, answers={("h1", "health"): [None, trouble]}).run()
@@ -614,3 +665,159 @@ def test_the_alarm_is_for_what_a_restore_left_unproven(answers, outcome, alarm):
     play = Play(hosts=1, half_done=("h0",), answers=answers).run()
     assert play.outcomes() == {"h0": outcome}
     assert bool(play.driver.runs["h0"].inconsistent) is alarm
+
+
+CHECK = {"name": "web", "type": "http", "level": "required", "ok": False, "seen": "status 503", "expected": "status 200", "seconds": 1.0, "attempts": 2}
+DOWN = ("failed", {"reason": "sick", "checks": [CHECK]})
+ALSO_DOWN = ("ignored", {"checks": [CHECK]})
+NO_ANSWER = ("ignored", {"msg": "No route to host"})
+
+
+def asked(play: Play) -> list[str]:
+    return [call[1] for call in play.stage.calls if call[0] == "ask"]
+
+
+def restores(play: Play) -> list[str]:
+    return [host for host, task in play.ran if task == "restore"]
+
+
+def test_a_check_that_fails_on_the_canary_alone_is_the_fault_of_the_release():
+    play = Play(answers={("h0", "health"): DOWN}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert asked(play) == ["h1", "h2", "h3"]
+    assert not [event for event in play.told if event.kind == "outage"]
+
+
+def test_hosts_in_an_outage_wait_for_its_end_and_go_on():
+    answers = {("h0", "health"): [DOWN, DOWN, None]} | {(host, "asked"): ALSO_DOWN for host in ("h1", "h2", "h3")}
+    play = Play(answers=answers).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert (play.driver.wanted, play.driver.conductor.failures, restores(play)) == ("ok", {"all": 0}, [])
+    assert [event.detail for event in play.told if event.kind == "outage"] == [
+        "check web fails on h1 and h2 and h3 too, which this release has not touched",
+        "",
+    ]
+    assert play.driver.runs["h0"].why == ""
+
+
+def test_nobody_is_let_in_while_it_is_asked_or_in_an_outage():
+    answers = {("h0", "health"): [DOWN, DOWN, None], ("h1", "asked"): [ALSO_DOWN], ("h2", "asked"): [ALSO_DOWN]}
+    play = Play(ring={"serial": ("100%",), "concurrency": 1}, answers={**answers, ("h3", "asked"): [ALSO_DOWN]}).run()
+    assert play.outcomes()["h0"] == "restored", "the second time the others are well"
+    assert {host for host, task in play.ran if task == "begin"} == {"h0"}
+
+
+@pytest.mark.parametrize("max_wait", [0.0, 100.0])
+def test_an_outage_that_takes_too_long_ends_the_run_and_everything_stays_as_it_is(max_wait):
+    answers = {("h1", "health"): DOWN, ("h3", "asked"): ALSO_DOWN, ("h0", "asked"): ALSO_DOWN}
+    play = Play(ring={"serial": (1, 2, 1)}, answers=answers, max_wait=max_wait).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "held", "h2": "held", "h3": "held"}
+    assert (play.driver.wanted, play.driver.conductor.halt.value, restores(play)) == ("halted", "unjudged", [])
+    assert (play.driver.conductor.failures, play.driver.runs["h1"].outcome) == ({"all": 0}, None)
+    assert "check web fails on h3 too" in play.driver.conductor.exceeded
+    assert "and on h0, proven before" in play.driver.conductor.exceeded
+    assert max_wait <= play.now < max_wait + 60
+
+
+@pytest.mark.parametrize("where", ["health", "commit"])
+def test_who_fails_before_its_commit_in_an_outage_is_proven_before_it_commits(where):
+    """In its soak, or by the last look of the commit itself."""
+    answers = {("h0", where): [None, DOWN, None] if where == "health" else [DOWN]} | {(host, "asked"): [ALSO_DOWN] for host in ("h1", "h2", "h3")}
+    play = Play(ring={"soak": 25.0, "soak_interval": 10.0}, answers=answers).run()
+    assert set(play.outcomes().values()) == {"committed"}
+    assert (play.driver.conductor.failures, restores(play)) == ({"all": 0}, [])
+    undone = play.stage.calls.index(("undo_failure", "h0"))
+    assert ("prove_again", "h0") in play.stage.calls[undone:]
+
+
+def test_without_an_untouched_host_those_that_were_proven_are_asked():
+    answers = {("h3", "health"): DOWN} | {(host, "asked"): ALSO_DOWN for host in ("h0", "h1")}
+    play = Play(ring={"serial": (1,)}, answers=answers, max_wait=0.0).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "committed", "h2": "committed", "h3": "held"}
+    assert asked(play) == ["h0", "h1"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{("h1", "asked"): NO_ANSWER, ("h2", "asked"): NO_ANSWER, ("h3", "asked"): NO_ANSWER}, {("h1", "asked"): ALSO_DOWN, ("h2", "asked"): ALSO_DOWN}],
+    ids=["nobody answers", "one is well"],
+)
+def test_who_gives_no_answer_or_is_well_makes_no_outage(answers):
+    play = Play(answers={("h0", "health"): DOWN, **answers}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+
+
+@pytest.mark.parametrize("hosts, can_ask", [(1, True), (4, False)], ids=["nobody else", "checks that are not said"])
+def test_where_nobody_can_be_asked_the_check_counts_at_once(hosts, can_ask):
+    play = Play(hosts=hosts, answers={("h0", "health"): DOWN})
+    play.stage.can_ask = can_ask
+    play.run()
+    assert (play.outcomes()["h0"], asked(play)) == ("restored", [])
+
+
+@pytest.mark.parametrize("keep, outcome", [(False, "restored"), (True, "held")])
+def test_an_operator_may_end_the_run_in_an_outage(keep, outcome):
+    answers = {("h0", "health"): DOWN} | {(host, "asked"): ALSO_DOWN for host in ("h1", "h2", "h3")}
+    play = Play(answers=answers, max_wait=200.0)
+    tell = play.driver._outages._tell
+    play.driver._outages._tell = lambda event: (tell(event), event.detail and event.kind == "outage" and play.driver.conductor.stop(keep, event.at))
+    play.run()
+    assert play.outcomes() == {"h0": outcome, "h1": "held", "h2": "held", "h3": "held"}
+    assert play.driver.conductor.halt.value == "stopped"
+
+
+def test_an_aborted_run_forgets_what_it_asked():
+    answers = {("h0", "health"): DOWN}
+    play = Play(answers=answers, aborts=lambda play: "asked" in play.stage.running.values(), delays={("h1", "asked"): 99}).run()
+    assert play.outcomes() == {"h0": "restored", "h1": "held", "h2": "held", "h3": "held"}
+    assert play.driver.conductor.halt.value == "aborted"
+
+
+def test_the_whole_fleet_is_looked_at_before_and_after_a_wave():
+    """What is seen after one wave counts before the next, if that begins at once."""
+    play = Play(held={"db1": "audit"}, max_unhealthy=0, ring={"soak": 40.0}).run()
+    assert set(play.outcomes().values()) == {"committed", "held"}
+    assert asked(play) == ["h0", "h1", "h2", "h3"] * 3
+    begins = [play.stage.calls.index(("ask", "h3"))]
+    assert begins[0] < play.stage.calls.index(("restrict", ("h1", "h2", "h3")))
+
+
+def test_without_a_limit_nobody_is_looked_at():
+    assert asked(Play().run()) == []
+
+
+def test_a_rollout_with_nothing_to_do_looks_at_nobody():
+    play = Play(hosts=2, max_unhealthy=0, answers={(host, "settle"): SAME for host in ("h0", "h1")}).run()
+    assert (play.outcomes(), asked(play)) == ({"h0": "skipped", "h1": "skipped"}, [])
+
+
+LOOKED = [
+    ("sick before the first wave", 0, {"h3": ALSO_DOWN}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+    ("no answer", 0, {"h3": NO_ANSWER}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+    ("sick for a while", 0, {"h3": [ALSO_DOWN, ALSO_DOWN]}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("sick after the first wave", 0, {"h0": [None, *[ALSO_DOWN] * 99]}, {"h0": "committed", "h1": "held", "h2": "held", "h3": "held"}),
+    ("sick after the last wave", 0, {"h2": [None, None, *[ALSO_DOWN] * 99]}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("as many as may be", 1, {"h3": ALSO_DOWN}, dict.fromkeys(("h0", "h1", "h2", "h3"), "committed")),
+    ("more than may be", "25%", {"h3": ALSO_DOWN, "h2": NO_ANSWER}, {"h0": "held", "h1": "held", "h2": "held", "h3": "held"}),
+]
+
+
+@pytest.mark.parametrize("name, limit, answers, expected", LOOKED, ids=[case[0] for case in LOOKED])
+def test_a_fleet_that_is_not_healthy_holds_the_rollout(name, limit, answers, expected):
+    play = Play(answers={(host, "asked"): answer for host, answer in answers.items()}, max_unhealthy=limit, max_wait=100.0).run()
+    assert play.outcomes() == expected
+    told = [event.detail for event in play.told if event.kind == "gate"]
+    for_good = set(expected.values()) != {"committed"} or name == "sick after the last wave"
+    assert play.driver.wanted == ("halted" if for_good else "ok")
+    assert restores(play) == []
+    if for_good:
+        assert play.driver.conductor.halt.value == "unhealthy"
+        assert play.driver.conductor.exceeded.startswith("unhealthy hosts of the fleet: ")
+        assert play.now < 200
+    if name == "sick for a while":
+        assert told == ["hold: unhealthy hosts of the fleet: 1 > max_unhealthy 0: h3 (web)", "pass: the fleet is healthy again"]
+
+
+def test_a_wave_that_halts_is_not_looked_at_again():
+    play = Play(max_unhealthy=0, answers={("h0", "health"): BROKEN}).run()
+    assert (play.driver.conductor.halt.value, asked(play)) == ("failures", ["h0", "h1", "h2", "h3"])

@@ -59,6 +59,7 @@ BAD_RINGS = [
     ("rollout_rings[0].concurrency", [{"name": "early", "concurrency": "many"}]),
     ("rollout_rings[0].max_failures", [{"name": "early", "max_failures": -1}]),
     ("rollout_rings[0].soak", [{"name": "early", "soak": "soon"}]),
+    ("rollout_rings[0].soak_interval", [{"name": "early", "soak_interval": "often"}]),
     ("rollout_rings[0].commit", [{"name": "early", "commit": "never"}]),
     ("rollout_rings[0].on_failure", [{"name": "early", "on_failure": "panic"}]),
     ("rollout_rings[0].max_fail", [{"name": "early", "max_fail": 1}]),
@@ -98,7 +99,8 @@ def test_every_problem_is_reported_at_once():
 
 @pytest.mark.parametrize("raw, seconds", [(0, 0), ("90", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400), (30.5, 30.5)])
 def test_soak_units(raw, seconds):
-    assert parse_rings([{"name": "early", "soak": raw}])[0][0].soak == seconds
+    (ring,), _problems = parse_rings([{"name": "early", "soak": raw, "soak_interval": raw}])
+    assert (ring.soak, ring.soak_interval) == (seconds, seconds)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

@@ -31,6 +31,8 @@ REASONS = [
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s"), event("wave", ring="early", wave=1, state="soaking")), Reason.SOAKING, "soaks 600 s"),
     ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
     ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
+    ((STARTED, WAVE, event("outage", why="check web fails on h3 too")), Reason.OUTAGE, "an outage since 1970-01-01T00:00:00.000Z: check web fails on h3 too"),
+    ((STARTED, WAVE, event("outage", why="check web fails on h3 too"), event("outage", why="")), Reason.RUNNING, "early wave 1"),
     ((STARTED, event("finished", how="ok")), Reason.DONE, "every host that takes part has it"),
     ((STARTED, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "the last run waited until 1970-01-01T00:00:00.000Z: no approval"),
     ((STARTED, event("finished", how="halted", why="failures")), Reason.HALTED, "the last run was halted at 1970-01-01T00:00:00.000Z: failures"),
