@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _light, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -32,7 +32,6 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
 display = Display()
 
@@ -186,9 +185,7 @@ class Account:
 
     def _asked(self) -> None:
         conductor, runs = self._driver.conductor, self._driver.runs
-        if self._changes and State.WAITING in conductor.states().values():
-            _light.prepare()
-        elif self._inputs.verb == "status":
+        if self._inputs.verb == "status":
             lines = self._remembered(runs)
             display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":

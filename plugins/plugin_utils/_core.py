@@ -30,10 +30,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.executor.play_iterator import IteratingStates
 from ansible.inventory.host import Host
 from ansible.playbook.block import Block
+from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.strategy import results_thread_main
+from ansible.template import Templar
 from ansible.utils.vars import get_unique_id
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
@@ -41,6 +44,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
+PATIENCE = 0.05  # seconds until verbs are heard again, and dead workers looked for
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
@@ -116,6 +120,21 @@ class Core(PlayInput):
 
     def _restores(self, tasks: Iterable[Any]) -> bool:
         return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
+
+    def is_unneeded(self, task: Any, variables: dict[str, Any]) -> bool:
+        """An include of our own that C(when) leaves out: a worker, started only to find that out, costs more than the whole decision."""
+        if not isinstance(task, TaskInclude) or task.loop or not task._role or task._role.get_name(include_role_fqcn=True) != PREFIX + "upgrade":
+            return False
+        try:
+            if hasattr(task, "evaluate_conditional"):
+                return not task.evaluate_conditional(Templar(loader=self._strategy._loader, variables=variables), variables)
+            return not task._resolve_conditional(task.when, variables)
+        except AnsibleError:
+            return False  # a worker says what is wrong with it
+
+    def pass_over(self, host: str) -> None:
+        """The host is done with the task that it was to be given."""
+        self._strategy._blocked_hosts[host] = False
 
     # --- moving hosts ---
 
@@ -255,10 +274,11 @@ class Core(PlayInput):
         return [host for host in names if host not in waits] or idle[:1]
 
     def await_result(self) -> None:
-        """Every host is busy: let core's loop, which turns every millisecond, turn more slowly until one has reported."""
+        """Every host is busy: no pass of core's loop, which would turn every millisecond, until one has reported or L(PATIENCE) is over."""
         drop_lost_output()
-        if not self._strategy._results:
-            time.sleep(0.005)
+        until = time.monotonic() + PATIENCE
+        while not self._strategy._results and time.monotonic() < until:
+            time.sleep(0.002)
 
     def dead_worker(self) -> bool:
         """Whether a host waits for a result that will never come: its worker was killed or could not be started, or nobody takes results.

@@ -17,20 +17,8 @@ from ansible.playbook.role import Role
 from ansible.playbook.role.include import RoleInclude
 from ansible.template import Templar
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._keywords import INSTEAD, keyword_problems, option_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
-
-INSTEAD = {
-    "ignore_errors": "leave it out; a payload that failed would be committed",
-    "ignore_unreachable": "leave it out; a host that went dark would be taken for a good one",
-    "serial": "give wave sizes with serial in rollout_rings instead",
-    "max_fail_percentage": "give max_failures in rollout_rings instead",
-    "any_errors_fatal": "give max_failures: 0 in rollout_rings instead; it would send healthy hosts into their rescue",
-}
-
-
-def is_set(value: Any) -> bool:
-    """A keyword that the play gives: 0 is a value of max_fail_percentage, and in Python it equals False."""
-    return value is not None and value is not False and value != []
 
 
 class PlayInput:
@@ -66,19 +54,8 @@ class PlayInput:
 
     def play_problems(self) -> list[Problem]:
         """Play keywords and options that fight a rollout."""
-        where = f"play {self._play.get_name()!r}"
-        problems = [
-            Problem(f"{where}, {keyword}", getattr(self._play, keyword), INSTEAD[keyword])
-            for keyword in INSTEAD
-            if is_set(getattr(self._play, keyword)) and (keyword != "any_errors_fatal" or not C.ANY_ERRORS_FATAL)
-        ]
-        if C.ANY_ERRORS_FATAL:
-            problems.append(Problem("ansible.cfg, any_errors_fatal", True, INSTEAD["any_errors_fatal"]))
-        for option, harmless in (("tags", ("all",)), ("skip_tags", ()), ("start_at_task", None)):
-            value = context.CLIARGS.get(option)
-            if (tuple(value) if isinstance(value, (list, tuple)) else value) not in (harmless, ()):
-                problems.append(Problem(f"--{option.replace('_', '-')}", value, "leave it out; a host transaction runs whole or not at all"))
-        return problems
+        keywords = {keyword: getattr(self._play, keyword) for keyword in INSTEAD}
+        return keyword_problems(self._play.get_name(), keywords, C.ANY_ERRORS_FATAL) + option_problems(context.CLIARGS)
 
     def variables(self, host: str) -> dict[str, Any]:
         """The host's variables, not templated."""

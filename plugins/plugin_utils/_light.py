@@ -64,8 +64,12 @@ params["{option}"] = "/proc/self/fd/" + str(attached.fileno())
 """
 
 
+@functools.cache
 def prepare() -> None:
-    """Import and pack the modules of the built-in path here, where every worker is forked from, and not in each of them."""
+    """Import and pack the modules of the built-in path here, where every worker is forked from, and not in each of them.
+
+    Called while the first hosts are being asked, when there is nothing else to do.
+    """
     for name in ("begin", "archive", "health", "commit"):
         importlib.import_module(f"{PACKAGE}.modules.{name}")
         sources(name)

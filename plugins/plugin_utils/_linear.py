@@ -18,7 +18,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle, _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import Batch, for_batches, lacks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -115,7 +115,10 @@ class Linear(Account):
         if what in ("settle", "settle_sizes"):
             return _as_play("settle", self._driver.settling())
         if what in ("change", "change_sizes"):
-            return _as_play("change", self._driver.batches())
+            found = self._driver.batches()
+            if found:
+                _light.prepare()
+            return _as_play("change", found)
         if what == "speakers":
             self._finish()
             return {"speakers": self._driver.speakers(self._core.hosts), "failed": [self._changes and self._exit_code == 2], "summary": [self._summary()]}

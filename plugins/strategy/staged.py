@@ -37,6 +37,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
@@ -52,6 +53,7 @@ ATTEMPTS = 3
 class StrategyModule(Account, HostPinned):
     _core: Core
     _driver: Driver
+    _asking = False
 
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
@@ -109,8 +111,17 @@ class StrategyModule(Account, HostPinned):
             self._core.recognise_hosts()
         return answer
 
+    def _queue_task(self, host: Any, task: Any, task_vars: dict[str, Any], play_context: Any) -> None:
+        if self._core.is_unneeded(task, task_vars):
+            self._core.pass_over(host.get_name())
+        else:
+            super()._queue_task(host, task, task_vars, play_context)
+
     def get_hosts_left(self, iterator: Any) -> list[Any]:
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
+        if self._asking and self._changes:
+            _light.prepare()
+        self._asking = True
         hosts = self._driver.hosts_left()
         self._write_down()
         return self._core.as_list(hosts)
