@@ -61,6 +61,7 @@ class Linear(Account):
             self._driver.report(report)
             if report.payload and report.host in self._driver.runs:
                 _idle.mark(report.host, self._driver.runs[report.host].idle)
+            self._write_down()
         except Exception as error:  # core would warn, and go on
             why = f"what a task reported is not understood: {type(error).__name__}: {error}"
             display.error(why, wrap_text=False)

@@ -124,6 +124,7 @@ def test_a_budget_that_is_exceeded_lets_nobody_in_and_who_is_committed_stays():
     assert world.states == {"a": State.COMMITTED, "b": State.RESTORED, "c": State.HELD}
     assert (world.conductor.halt, world.started) == (Halt.FAILURES, [["a", "b"]])
     assert world.steps.speakers(["a", "b", "c"]) == ["b"]
+    assert [event.host for event in world.told if event.kind == "failing"] == ["b"]
 
 
 def test_a_budget_is_counted_over_all_batches():
@@ -243,3 +244,16 @@ def test_an_abort_in_mid_batch_lets_nobody_in_and_takes_no_commit_back():
     assert not world.steps.let_in(["b"])
     world.steps.finish()
     assert (world.states, world.conductor.halt) == ({"a": State.COMMITTED, "b": State.HELD}, Halt.ABORTED)
+
+
+@pytest.mark.parametrize("fate", ["fails", "dark"])
+def test_a_failure_counts_at_once_and_not_at_the_end_of_its_batch(fate):
+    world = World((("a", "b"), ("c",)))
+    world.ask()
+    assert world.steps.let_in(world.steps.batches()[0])
+    for task in FATES[fate]:
+        assert world.conductor.halt is None
+        world.report("a", *task)
+        if task in (BACK, DARK):
+            break
+    assert (world.conductor.halt, [event.kind for event in world.told][-2:]) == (Halt.FAILURES, ["failing", "halted"])
