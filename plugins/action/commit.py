@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _withheld
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
 
 
@@ -17,6 +17,7 @@ class ActionModule(HostAction):
     fresh = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        if _idle.marked((task_vars or {}).get("inventory_hostname", "")):
-            return {"failed": True, "blameless": True, "msg": _idle.WHY}
+        withheld = _withheld.reason((task_vars or {}).get("inventory_hostname", ""))
+        if withheld:
+            return {"failed": True, "blameless": True, "msg": withheld}
         return super().run(tmp, task_vars)

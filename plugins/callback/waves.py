@@ -14,7 +14,8 @@ version_added: 0.1.0
 author: onprem.rollout contributors
 description:
   - With C(rollout_engine=linear) the playbook C(onprem.rollout.upgrade) loads it by itself; nothing is to be enabled.
-  - Before each batch it waits for what the plan and the operators want, and lets the batch begin or not. It writes the ledger and the verdict.
+  - Before each batch it waits for what the plan and the operators want, and lets the batch begin or not. Before its commits it lets it soak.
+    It writes the ledger and the verdict.
   - It stays away from all other plays.
 seealso:
   - plugin: onprem.rollout.staged
@@ -29,6 +30,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _linear
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
+from ansible_collections.onprem.rollout.plugins.plugin_utils._report import verb_of
 
 display = Display()
 
@@ -66,6 +68,10 @@ class CallbackModule(CallbackBase):
         """Nobody is in change between two batches, so the run ends here, as it does for any error outside of a task."""
         display.error(why, wrap_text=False)
         raise SystemExit(1)
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        if self._engine is not None and verb_of(task) == "commit":
+            self._engine.before_commits()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._hear("ok", result)

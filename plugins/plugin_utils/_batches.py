@@ -22,15 +22,14 @@ Batch = list[str]
 
 
 def for_batches(plan: Plan) -> Plan:
-    """The plan with what a batch cannot do taken out: each host commits by itself, and nobody is sent back for another one."""
-    rings = (replace(ring, ring=replace(ring.ring, commit="host", on_failure="restore_host")) for ring in plan.rings)
+    """The plan with what a batch cannot do, or does by itself, taken out: its hosts soak and commit together, and nobody is sent back for another one."""
+    rings = (replace(ring, ring=replace(ring.ring, commit="host", on_failure="restore_host", soak=0.0, progress_deadline=0.0)) for ring in plan.rings)
     return replace(plan, rings=tuple(rings), max_unhealthy=None)
 
 
 def batches(plan: Plan, waiting: Collection[str]) -> list[Batch]:
     """Who is let in together, of the hosts that wait. A whole wave, if neither concurrency nor spread says less."""
-    rings = (replace(ring, ring=replace(ring.ring, soak=0.0, progress_deadline=0.0)) for ring in for_batches(plan).rings)
-    conductor = Conductor(replace(plan, rings=tuple(rings), max_unhealthy=None))
+    conductor = Conductor(for_batches(plan))
     for host in plan.hosts:
         if host not in waiting:
             conductor.ended(host, State.SKIPPED, 0.0)
@@ -80,7 +79,7 @@ def lacks(plan: Plan) -> list[str]:
     if any(ring.commit != "host" for ring in rings):
         lines.insert(0, "no wave goes back as a whole: each host commits by itself as soon as it is healthy, and stays when another one fails")
     if any(ring.soak for ring in rings):
-        lines.append("a soak keeps the next wave waiting; the hosts that soak are committed")
+        lines.append("each batch soaks for itself, and is checked again only when it commits")
     if any(ring.progress_deadline for ring in rings):
         lines.append("progress_deadline is not watched; every task has a time limit of its own")
     if plan.max_unhealthy is not None:

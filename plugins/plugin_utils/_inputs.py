@@ -110,6 +110,7 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     failures, unreachable, unhealthy = (limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in LIMITS)
     common = value("rollout_gates", None)
+    problems += soak_problems(plan, lease) if engine == "linear" else []
     plan = replace(plan, max_failures=failures, max_unreachable=unreachable, max_unhealthy=unhealthy, gates=tuple(common) if isinstance(common, list) else ())
     problems += found
     if verb != "status" and release is not None:
@@ -147,6 +148,12 @@ def engine_problems(chosen: Any, at_work: str) -> list[Problem]:
         remedy = f"this play is of the engine {at_work}, which is chosen before the inventory is read: give it with --extra-vars rollout_engine={chosen}"
         return [Problem("rollout_engine", chosen, remedy)]
     return []
+
+
+def soak_problems(plan: Plan, lease: float) -> list[Problem]:
+    """The engine linear cannot ask a host that soaks, which is what renews its lease."""
+    remedy = f"with the engine linear a soak must be shorter than half of rollout_lease ({lease:g} s), or a host that soaks may restore itself"
+    return [Problem(f"ring {ring.ring.name}, soak", ring.ring.soak, remedy) for ring in plan.rings if ring.ring.soak >= lease / 2]
 
 
 def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> dict[str, tuple[Gate, ...]]:

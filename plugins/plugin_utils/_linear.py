@@ -18,7 +18,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _idle, _light
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _light, _withheld
 from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import Batch, for_batches, lacks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -44,8 +44,17 @@ class Linear(Account):
         self._take_in(core, "linear")
         conductor = Conductor(for_batches(self._inputs.plan))
         self._begin(conductor)
-        attend = self._decisions.attend if self._decisions else None
-        self._driver = Lockstep(conductor, self._release, self._tell, self._settings, look_only=not self._changes, attend=attend, note=self._write_down)
+        self._driver = Lockstep(
+            conductor,
+            self._release,
+            self._tell,
+            self._settings,
+            look_only=not self._changes,
+            attend=self._decisions.attend if self._decisions else None,
+            note=self._write_down,
+            soaks={ring.ring.name: ring.ring.soak for ring in self._inputs.plan.rings if self._decisions},
+            standing=lambda: self._journal.standing if self._journal else None,
+        )
         self._announce(core.forks, *lacks(self._inputs.plan))
         self._interrupt = Interrupt()
         atexit.register(self._die, os.getpid())
@@ -60,7 +69,7 @@ class Linear(Account):
             report = Report(kind, result)
             self._driver.report(report)
             if report.payload and report.host in self._driver.runs:
-                _idle.mark(report.host, self._driver.runs[report.host].idle)
+                _withheld.withhold(report.host, _withheld.IDLE if self._driver.runs[report.host].idle else "")
             self._write_down()
         except Exception as error:  # core would warn, and go on
             why = f"what a task reported is not understood: {type(error).__name__}: {error}"
@@ -73,6 +82,17 @@ class Linear(Account):
             self._driver.settle(hosts)
         elif part == "change":
             self._may_go = self._driver.let_in(hosts)
+
+    def before_commits(self) -> None:
+        """The hosts of the batch are about to commit."""
+        if self._over:
+            return
+        why = "it is not known whether they may commit"
+        try:
+            why = self._driver.soak()
+        finally:
+            for host in self._driver.withhold() if why else []:
+                _withheld.withhold(host, why)
 
     def end(self) -> int | None:
         """All plays are over. The exit code, if core would give another one."""

@@ -6,7 +6,7 @@
 
 steps = Lockstep(...)
 every host is asked; for batch in steps.settling(): steps.settle(batch), and it is settled
-for batch in steps.batches(): go on only if steps.let_in(batch), and its hosts run their transactions
+for batch in steps.batches(): go on only if steps.let_in(batch), and its hosts run their transactions, with steps.soak() before their commits
 steps.finish()
 
 All the while L(report) hears what the tasks report. Nothing that keeps a host safe lives here.
@@ -15,18 +15,20 @@ All the while L(report) hears what the tasks report. Nothing that keeps a host s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _batches
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import Batch
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event, Orders
 from ansible_collections.onprem.rollout.plugins.plugin_utils._outcome import wanted
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reading import Reading
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place, Settings
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, Halt, State
 
 TURN = "__upgrade_failure"  # the fact that the role sets when a host enters its rescue
 POLL = 0.25
@@ -52,7 +54,10 @@ class Batched:
 
 
 class Lockstep:
-    """conductor: one of a plan that L(_batches.for_batches) made. note: what was decided is written down, before it is done."""
+    """conductor: one of a plan that L(_batches.for_batches) made. soaks: seconds for each ring, which that plan does not have.
+
+    note: what was decided is written down, before it is done. standing: what operators decided, if there is a ledger.
+    """
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class Lockstep:
         look_only: bool = False,
         attend: Callable[[], None] | None = None,
         note: Callable[[], None] | None = None,
+        soaks: Mapping[str, float] | None = None,
+        standing: Callable[[], Standing | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -72,11 +79,14 @@ class Lockstep:
         self._look_only = look_only
         self._attend = attend or (lambda: None)
         self._note = note or (lambda: None)
+        self._soaks = soaks or {}
+        self._standing = standing
         self._clock = clock
         self._sleep = sleep
         stage: Any = Batched()
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._batch: Batch = []
+        self._soaked: Batch = []
         self._reached: set[str] = set()
 
     # --- before anything is changed ---
@@ -158,6 +168,44 @@ class Lockstep:
         if report.data.get("settled"):
             self._tell(Event("settled", now, report.host, detail=str(report.data["settled"])))
         self._tell_all()
+
+    def soak(self) -> str:
+        """The healthy hosts of the batch stand before their commit. Why they must not commit after the soak, or nothing."""
+        ring, wave, _state = self.conductor.current or ("", 0, None)
+        soak, now = self._soaks.get(ring, 0.0), self._clock()
+        if self._soaked == self._batch or not any(self._is_healthy(host) for host in self._batch):
+            return ""
+        self._soaked = self._batch
+        if soak:
+            self._tell(Event("soak", now, ring=ring, wave=wave, detail=f"{soak:g}"))
+        before, until = self._promoted, now + soak
+        while True:
+            self._attend()
+            self._tell_all()
+            self._note()
+            if self.conductor.halt is Halt.STOPPED and not self._kept:
+                return "an operator aborted the rollout"
+            now = self._clock()
+            if now >= until or self.conductor.halt is Halt.STOPPED or self._promoted is not before:
+                return ""
+            self._sleep(min(POLL, until - now))
+
+    def _is_healthy(self, host: str) -> bool:
+        return self.runs[host].begun and self.runs[host].outcome is None and self.conductor.state(host) is State.CHANGING and not self.runs[host].dark
+
+    @property
+    def _promoted(self) -> Entry | None:
+        standing = self._standing()
+        return standing.promote if standing else None
+
+    @property
+    def _kept(self) -> bool:
+        standing = self._standing()
+        return bool(standing and standing.abort and standing.abort.data.get("then") == "keep")
+
+    def withhold(self) -> Batch:
+        """Who of the batch is not to commit, if nobody is."""
+        return [host for host in self._batch if self._is_healthy(host)]
 
     def _judge_batch(self) -> None:
         """Every host of the batch has run all its tasks, or gets none any more."""

@@ -94,8 +94,8 @@ ON_ONE_CORE = {
 # One suite, two engines: these are played with `linear` too, and the first of them on every core. What is not here either says nothing
 # of an engine (modules, the ledger, the input) or is what `linear` cannot do:
 # - a sliding window, and what waits in it: concurrency without a barrier, a failed host in its rescue while others could begin, exit 21;
-# - parking before the commit: a wave that goes back as a whole, on_failure, commit for a wave, a ring or the rollout, leases of parked
-#   hosts, a soak before the commit and with it promote and abort of uncommitted hosts, a host found sick while it is parked;
+# - parking before the commit for longer than a batch's soak: a wave that goes back as a whole, on_failure, commit for a wave, a ring or the
+#   rollout, leases of parked hosts, a host found sick while it is parked;
 # - moving a host that core has given up: one that went dark, whose worker was killed, whose payload ended the play, or whose
 #   include core ends the whole run for; a payload's own rescue after that;
 # - plays of the user's own around the role: they choose their strategy themselves.
@@ -109,6 +109,8 @@ WITH_LINEAR = (
     "test_the_plan_is_what_the_upgrade_does",
     "test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first",
     "test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on",
+    "test_an_abort_restores_or_keeps_what_is_not_committed",
+    "test_a_promotion_ends_the_soak",
     "test_a_killed_controller_leaves_hosts_that_are_put_back_even_if_they_are_held_meanwhile",
     "test_a_limit_neither_skips_the_verdict_nor_touches_others",
     "test_plays_after_a_halted_rollout_do_not_run_and_do_not_hide_it",

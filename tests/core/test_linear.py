@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 
 import pytest
 from conftest import REPO
@@ -24,14 +23,6 @@ SSH = {
 @pytest.fixture
 def engine():
     return "linear"
-
-
-def eventually(condition, process, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 def test_who_is_healthy_commits_and_stays_and_that_is_said_at_the_start(fleet):
@@ -81,16 +72,6 @@ def test_an_error_that_core_ends_the_run_for_is_told_and_settled_by_the_next_run
     assert [event.data["how"] for event in hosts.ledger() if event.kind == "finished"] == ["failed"]
     again = hosts.run()
     assert (again.rc, set(again.states.values())) == (0, {"committed"}), again.out
-
-
-def test_an_abort_is_heard_between_batches(fleet):
-    hosts = fleet(standard=2)
-    process = hosts.start(rollout_rings=[{"name": "standard", "serial": [1], "soak": 600}])
-    eventually(lambda: any(event.kind == "wave" and event.data["state"].startswith("soaks") for event in hosts.ledger()), process)
-    assert hosts.run("onprem.rollout.abort").rc == 0
-    result = hosts.finish(process)
-    assert (result.rc, sorted(result.states.values())) == (2, ["committed", "held"]), result.out
-    assert "an operator aborted it" in result.out
 
 
 def test_the_verbs_that_look_say_the_same(fleet):

@@ -82,7 +82,7 @@ def test_half_done_hosts_are_settled_as_many_at_a_time_as_may_be_in_change():
         ({"commit": "host"}, ["verbs are heard"], ["sliding", "as a whole", "soak", "progress"]),
         ({}, ["no wave goes back as a whole"], ["sliding"]),
         ({"concurrency": 1}, ["no sliding window"], ["soak"]),
-        ({"soak": 60.0, "progress_deadline": 60.0}, ["a soak keeps the next wave waiting", "progress_deadline is not watched"], ["sliding"]),
+        ({"soak": 60.0, "progress_deadline": 60.0}, ["each batch soaks for itself", "progress_deadline is not watched"], ["sliding"]),
     ],
 )
 def test_only_what_this_plan_lacks_is_said(policy, said, unsaid):

@@ -416,3 +416,11 @@ def test_the_engine_is_the_one_that_was_chosen(chosen, at_work, said):
 
 def test_an_engine_of_the_inventory_comes_too_late():
     assert [where for where, _text in problems_of(rollout_engine="linear")] == ["rollout_engine"]
+
+
+def test_a_soak_of_the_engine_linear_leaves_the_lease_time():
+    inventory = Inventory({"a": {"rollout_lease": 700}})
+    inventory.shared["rollout_rings"] = [{"name": "standard", "soak": 350}]
+    assert [problem.where for problem in _inputs.read(inventory, "linear")[1]] == ["ring standard, soak"]
+    inventory.shared["rollout_rings"] = [{"name": "standard", "soak": 349}]
+    assert _inputs.read(inventory, "linear")[1] == []

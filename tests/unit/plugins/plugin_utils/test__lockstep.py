@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import for_batches
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, Head
 from ansible_collections.onprem.rollout.plugins.plugin_utils._lockstep import Lockstep
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan, waves
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import OUTCOMES, Halt, State
 
 LOOK = {"record": {}, "abandoned": None, "drained": False, "unfit": ""}
@@ -57,15 +59,16 @@ class World:
     held: dict = field(default_factory=dict)
     policy: dict = field(default_factory=dict)
     attend: object = None
+    soak: float = 0.0
 
     def __post_init__(self):
-        self.now, self.told, self.started = 0.0, [], []
+        self.now, self.told, self.started, self.standing = 0.0, [], [], Standing("shop-2.0")
         ring = Ring("standard", "", **self.policy)
         plan = for_batches(Plan(Release("shop", "2.0", ()), (RingPlan(ring, self.waves),), held=self.held))
         self.conductor = Conductor(plan)
         self.steps = Lockstep(
             self.conductor, "d2", self.told.append, Settings(0.0), attend=self.attend and (lambda: self.attend(self)),
-            clock=lambda: self.now, sleep=self.sleep,
+            soaks={"standard": self.soak}, standing=lambda: self.standing, clock=lambda: self.now, sleep=self.sleep,
         )  # fmt: skip
 
     def sleep(self, seconds):
@@ -91,15 +94,25 @@ class World:
             if not self.steps.let_in(batch):
                 break
             self.started.append(batch)
-            for step in range(4):
-                for host in batch:
-                    tasks = FATES[self.fates.get(host, "fine")]
-                    if step < len(tasks):
-                        self.report(host, *tasks[step])
+            self.run(batch)
             if all(self.fates.get(host) in ("dark", "dark_before") for host in batch):
                 break  # as core does when nobody of a batch is left
         self.steps.finish()
         return self
+
+    def run(self, batch):
+        """All hosts stand before their commit before one of them commits, and whoever failed is put back after that."""
+        left = {host: list(FATES[self.fates.get(host, "fine")]) for host in batch}
+        for host, tasks in left.items():
+            while tasks and tasks[0] is not COMMITTED and tasks[0] is not BACK:
+                self.report(host, *tasks.pop(0))
+        withheld = ""
+        if any(tasks[:1] == [COMMITTED] for tasks in left.values()):
+            withheld, ended = self.steps.soak(), self.now
+            assert (self.steps.soak(), self.now) == ("", ended), "they have soaked"
+        for host, tasks in left.items():
+            for task in [("failed", "commit", {"msg": withheld}), BACK, RESTORED] if withheld and tasks[:1] == [COMMITTED] else tasks:
+                self.report(host, *task)
 
     @property
     def states(self):
@@ -176,13 +189,47 @@ def test_a_batch_waits_while_it_may_not_begin():
     def attend(world):
         world.conductor.paused = "held" if 5 < world.now < 60 else ""
 
-    world = World((("a",), ("b",)), attend=attend, policy={"soak": 10.0}).play()
-    assert (set(world.states.values()), world.now > 69) == ({State.COMMITTED}, True)
+    world = World((("a",), ("b",)), attend=attend, soak=10.0).play()
+    assert (set(world.states.values()), 69 < world.now < 75) == ({State.COMMITTED}, True), "a soak goes on meanwhile"
 
 
-def test_a_soak_keeps_the_next_wave_waiting_and_the_last_one_is_waited_for():
-    world = World((("a",), ("b",)), policy={"soak": 100.0}).play()
-    assert (world.steps.wanted, 200 < world.now < 210) == ("ok", True)
+def test_each_batch_soaks_before_it_commits():
+    world = World((("a", "b"), ("c",)), {"b": "fails"}, soak=100.0, policy={"max_failures": 1, "soak": 100.0}).play()
+    assert (world.states["b"], 200 < world.now < 210) == (State.RESTORED, True)
+    assert [(event.wave, event.detail) for event in world.told if event.kind == "soak"] == [(1, "100"), (2, "100")]
+
+
+def test_a_batch_of_which_nobody_is_to_commit_does_not_soak():
+    world = World((("a",), ("b", "c")), {"a": "there", "b": "fails", "c": "sick"}, soak=100.0, policy={"max_failures": 9}).play()
+    assert world.now < 10
+
+
+@pytest.mark.parametrize(
+    "kind, data, states, seconds",
+    [
+        ("promote", {}, {"a": State.COMMITTED, "b": State.COMMITTED}, 220),  # the soak at work, and no other
+        ("abort", {"then": "restore"}, {"a": State.RESTORED, "b": State.HELD}, 60),
+        ("abort", {"then": "keep"}, {"a": State.COMMITTED, "b": State.HELD}, 60),
+        ("hold", {}, {"a": State.COMMITTED, "b": State.HELD}, 260),
+    ],
+    ids=["promote", "abort and restore", "abort and keep", "hold"],
+)
+def test_what_operators_decide_is_heard_in_a_soak(kind, data, states, seconds):
+    def attend(world):
+        if world.now > 50 and not world.heard:
+            world.heard = True
+            world.standing.hear(Entry(Head(1, "0" * 64), kind, "shop-2.0", "ada", 0.0, data))
+            if kind == "abort":
+                world.conductor.stop(data["then"] == "keep", world.now)
+        world.conductor.paused = "held" if world.standing.hold else ""
+        if world.now > 250:
+            world.conductor.give_way(world.now)
+
+    world = World((("a",), ("b",)), attend=attend, soak=150.0)
+    world.heard = False
+    world.play()
+    assert world.states == states
+    assert seconds - 25 < world.now < seconds
 
 
 def test_who_waits_too_long_ends_well_and_nobody_is_touched():
