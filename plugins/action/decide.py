@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
 
 display = Display()
@@ -51,6 +51,8 @@ class ActionModule(ActionBase):
     def _decide(self, ledger: Ledger, options: Mapping[str, Any], user: str) -> dict[str, Any]:
         verb, entries = options["verb"], list(ledger.entries())
         rollout = options["rollout"] or newest(entries)
+        if verb == "unlock":
+            return who_has(ledger, rollout, entries)
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         standing = Standing(rollout)
@@ -62,6 +64,19 @@ class ActionModule(ActionBase):
             ledger.append([Event(verb, rollout, data_of(options, standing, user))])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
+
+
+def who_has(ledger: Ledger, rollout: str, entries: list[Entry]) -> dict[str, Any]:
+    """Say who has the rollout. Nobody need be told to give it back: that ends with the run's process."""
+    standing = Standing(rollout)
+    for entry in entries:
+        standing.hear(entry)
+    who = f"{standing.run.who}, since {stamp(standing.run.at)}" if standing.run and standing.at_work else "a run that has not said who it is"
+    taken = bool(rollout) and ledger.lease(rollout).taken()
+    said = f"rollout {rollout}: run by {who}; it is free when that run ends" if taken else f"rollout {rollout}: no run has it"
+    said = said if rollout else f"{ledger.name} knows of no rollout"
+    display.display(said)
+    return {"changed": False, "rollout": rollout, "msg": said}
 
 
 def newest(entries: list[Entry]) -> str:

@@ -39,7 +39,8 @@ class ActionModule(HostAction):
         if now - first + wait > limit:
             msg = f"The payload asked to be run again later (exit {LATER}), for {span(limit)} by now, so it counts as failed: {failure.get('msg')}"
             return {**failure, "failed": True, "msg": msg}
-        kept = _light.run(self, self.verb, {"holder": holder((task_vars or {}).get("inventory_hostname", "")), **arguments, "wait": wait}, task_vars or {})
+        run = holder((task_vars or {}).get("inventory_hostname", ""), task_vars)
+        kept = _light.run(self, self.verb, {"holder": run, **arguments, "wait": wait}, task_vars or {})
         result.update(kept, first=first, transaction=arguments.get("transaction"), wait=wait)
         if not kept.get("failed") and self._task.get_play().strategy != STAGED:
             self._sleep(wait)

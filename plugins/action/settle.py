@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
                 "min_free": {"type": "int", "default": 0},
             }
         )
-        run = _holder.holder((task_vars or {}).get("inventory_hostname", ""))
+        run = _holder.holder((task_vars or {}).get("inventory_hostname", ""), task_vars)
         state_dir = arguments["state_dir"]
         record, now, room = self._read(state_dir, arguments["min_free"])
         result.update(changed=False, record=record, abandoned=None, settled=None, drained=False, unfit=room)
@@ -64,17 +64,16 @@ class ActionModule(ActionBase):
             return result
         holder = transaction.get("holder") or {}
         if is_held(transaction, now, run["run"]):
-            raise AnsibleActionFail(
-                f"This host is held by another run: {clean(_holder.describe(holder))}, in phase {transaction.get('phase')}, for another "
-                f"{max(0, round(float(transaction.get('lease_until', 0)) - now))} s. Wait for it, or end it"
-            )
+            raise AnsibleActionFail(held_by(transaction, now, self._rollout(task_vars or {})))
         result.update(abandoned=transaction["id"] if half_done else None, drained=bool(record.get("drained")))
         if arguments["look"] or not half_done:
             return result
         result.update(changed=True, settled="to be restored first")
         if self._task.check_mode:
             return result
-        reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(holder))}"
+        evicted = transaction.get("evicted") or {}
+        reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(evicted.get('holder') or holder))}"
+        reason += f", from whom {clean(_holder.describe(evicted['by']))} took the host" if evicted else ""
         restored = self._execute_module(
             module_name="onprem.rollout.restore",
             module_args={"state_dir": state_dir, "holder": run, "transaction": transaction["id"], "reason": reason},
@@ -87,6 +86,11 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "record": record, "msg": f"{reason}; its change cannot be undone ({restored.get('irreversible')}): held"}
         result.update(record=record, unfit=room, settled=f"{restored.get('outcome')}: runs {installed(record)}")
         return result
+
+    def _rollout(self, variables: Mapping[str, Any]) -> str:
+        """The rollout of this run, as the ledger names it; nothing when it has no release."""
+        release = self._templar.template(variables.get("rollout_release"))
+        return f"{release.get('name')}-{release.get('version')}" if isinstance(release, Mapping) else ""
 
     def _read(self, state_dir: str, min_free: int) -> tuple[Mapping[str, Any], float, str]:
         """The record, the host's own clock and why it could not keep a snapshot, by one raw command.
@@ -127,6 +131,18 @@ def unfit(state_dir: str, room: str, min_free: int) -> str:
     shares = [index for index, word in enumerate(df) if re.match(r"[0-9]+%\Z", word)]
     free = int(df[shares[0] - 1]) * 1024 if shares else min_free
     return f"Too little disk at {state_dir}: {min_free} bytes are to stay free (rollout_min_free), {free} are" if free < min_free else ""
+
+
+def held_by(transaction: Mapping[str, Any], now: float, rollout: str) -> str:
+    """Who has the host, and what to do. The same rollout would have been refused by its ledger, if the two shared one."""
+    holder = transaction.get("holder") or {}
+    apart = holder.get("run") and transaction.get("rollout") == rollout
+    return (
+        f"This host is held by rollout {clean(transaction.get('rollout'))} of {clean(_holder.describe(holder))}, in phase {transaction.get('phase')}, "
+        f"for another {max(0, round(float(transaction.get('lease_until', 0)) - now))} s. "
+        + ("That is this rollout: if it is alive, the two have ledgers of their own, so give both the same rollout_ledger. " if apart else "")
+        + "Wait for it, end it, or, if it is dead, take the host from it with onprem.rollout.unlock"
+    )
 
 
 def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:

@@ -14,7 +14,7 @@ from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, advance, failed_before, iso, label, load, open_transaction, start, withdraw
+from ._record import Record, advance, failed_before, iso, label, load, open_transaction, start, whose, withdraw
 from ._restore import Check, inconsistent, settle, waits
 from ._store import examine, locked, prepare, release_reserve, reserve
 from ._transaction import Clock, change, progress, summary
@@ -91,16 +91,9 @@ def _judge(record: Record, options: Dict[str, Any], now: float) -> bool:
     ours = holder.get("run") == options["holder"]["run"]
     if not ours and found["id"] != options.get("abandoned") and found["lease_until"] > now:
         raise Refused(
-            "This host is held by rollout {0!r} ({1}) of {2} on {3}, process {4}: phase {5}, until {6}. Nothing was touched. Wait for it, "
-            "or, if that run is dead, restore it: onprem.rollout.restore with transaction={7}.".format(
-                found["rollout"],
-                label(found["release"]),
-                holder.get("user"),
-                holder.get("controller"),
-                holder.get("pid"),
-                found["phase"],
-                iso(found["lease_until"]),
-                found["id"],
+            "This host is held by rollout {0!r} ({1}) of {2}: phase {3}, until {4}. Nothing was touched. Wait for it, or, if that run is dead, take "
+            "the host from it with onprem.rollout.unlock.".format(
+                found["rollout"], label(found["release"]), whose(holder), found["phase"], iso(found["lease_until"])
             ),
             "held",
             holder=holder,

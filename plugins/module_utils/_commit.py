@@ -61,7 +61,8 @@ def commit(
                 phase=found["phase"],
             )
         if lease and not check_mode:
-            record = renew(state_dir, record, int(clock() + lease), **progress(record, "awaiting_commit", clock()))
+            renewed = progress(record, "awaiting_commit", clock())
+            record = renew(state_dir, record, **dict(renewed, lease_until=max(int(clock() + lease), renewed["lease_until"])))
         results = check(found["options"].get("checks") or [])
         sick = failed(results)
         if sick:

@@ -17,6 +17,7 @@ from ._fence import VARIABLE
 from ._record import Record, iso, label, load, open_transaction, renew
 from ._restore import restore
 from ._store import locked, show
+from ._transaction import progress
 
 OK, FAILED, OPEN, INCONSISTENT, DAMAGED = 0, 1, 3, 4, 5
 Verb = Callable[[str, Any], int]
@@ -178,10 +179,7 @@ def _progress(state_dir: str, _options: Any) -> int:
         mark = os.environ.get(VARIABLE, found["id"])
         if found["phase"] != "changing" or mark != found["id"]:
             raise RolloutError("No payload of transaction {0} is at work here: the open one is {id}, phase {phase}".format(mark, **found), "phase")
-        now = time.time()
-        revert = found.get("revert")
-        moved = {"revert": _timer.moved(revert, revert["payload"], now)} if revert else {}
-        renew(state_dir, record, int(now + found.get("lease", 0)), **moved)
+        renew(state_dir, record, **progress(record, "changing", time.time()))
     return OK
 
 

@@ -62,6 +62,12 @@ def label(release: Dict[str, Any]) -> str:
     return "{0} {1}".format(release.get("name"), release.get("version"))
 
 
+def whose(holder: Dict[str, Any]) -> str:
+    """A run in words."""
+    job = ", job {0}".format(holder["job"]) if holder.get("job") else ""
+    return "{0} on {1}, process {2}{3}".format(holder.get("user"), holder.get("controller"), holder.get("pid"), job)
+
+
 def path_of(state_dir: str) -> str:
     """Where the record is."""
     return os.path.join(state_dir, "record.json")
@@ -180,9 +186,9 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
     return record
 
 
-def renew(state_dir: str, record: Record, lease_until: float, **changes: Any) -> Record:
-    """Keep the transaction for its holder until C(lease_until); the phase stays."""
-    record = dict(record, transaction=dict(record["transaction"], lease_until=lease_until, **changes))
+def renew(state_dir: str, record: Record, **changes: Any) -> Record:
+    """Write the transaction with another lease, and what else goes with that; the phase stays."""
+    record = dict(record, transaction=dict(record["transaction"], **changes))
     write_json(path_of(state_dir), record)
     return record
 
@@ -235,4 +241,4 @@ def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, An
         "seconds": max(0, int(now - unix(transaction["began"]))),
         "reason": transaction.get("reason"),
     }
-    return dict(past, reverted_by=transaction["reverted_by"]) if transaction.get("reverted_by") else past
+    return dict(past, **{key: transaction[key] for key in ("reverted_by", "evicted") if transaction.get(key)})

@@ -8,7 +8,7 @@ import os
 from typing import Any, Dict
 
 from ._errors import Outcome, RolloutError
-from ._record import load, note_drained, open_transaction
+from ._record import load, note_drained, open_transaction, whose
 from ._store import locked, show
 
 
@@ -24,8 +24,8 @@ def note(state_dir: str, holder: Dict[str, Any], drained: bool, check_mode: bool
         others = found and found["phase"] != "inconsistent" and found["holder"].get("run") != holder.get("run")
         if found and others and not drained and not check_mode:  # a settle in check mode leaves it open
             raise RolloutError(
-                "Transaction {0} of this host is {1} and belongs to {2} on {3}, process {4}, not to this run. Nothing was noted.".format(
-                    found["id"], found["phase"], found["holder"].get("user"), found["holder"].get("controller"), found["holder"].get("pid")
+                "Transaction {0} of this host is {1} and belongs to {2}, not to this run. Nothing was noted.".format(
+                    found["id"], found["phase"], whose(found["holder"])
                 ),
                 "not_ours",
             )

@@ -13,20 +13,24 @@ from typing import Any, Callable, Dict, Tuple
 
 from . import _timer
 from ._errors import RolloutError
-from ._record import Record, advance, label, load, renew
+from ._record import Record, advance, label, load, renew, whose
 from ._store import locked
 
 Clock = Callable[[], float]
 
 
 def progress(record: Record, phase: str, now: float, later: float = 0) -> Dict[str, Any]:
-    """The revert timer of a transaction that is in this phase from now on, or from C(later) seconds on. Nobody asks a parked host before its lease ends."""
+    """Lease and revert timer of a transaction that is in this phase from now on, or from C(later) seconds on.
+
+    Nobody asks a parked host before its lease ends. And the lease never ends before the timer: until a host restores itself it waits for its run,
+    so no other run touches it.
+    """
     transaction = record["transaction"]
-    revert = transaction.get("revert")
+    lease, revert = transaction.get("lease", 0), transaction.get("revert")
     if not revert:
-        return {}
-    wait = {"changing": revert["payload"], "awaiting_commit": max(revert["after"], transaction.get("lease", 0))}
-    return {"revert": _timer.moved(revert, later + wait.get(phase, revert["after"]), now)}
+        return {"lease_until": int(now + later + lease)}
+    wait = {"changing": revert["payload"], "awaiting_commit": max(revert["after"], lease)}.get(phase, revert["after"])
+    return {"lease_until": int(now + later + max(lease, wait)), "revert": _timer.moved(revert, later + wait, now)}
 
 
 def verifying(state_dir: str, holder: Dict[str, Any], clock: Clock = time.time, check_mode: bool = False) -> Tuple[bool, Record]:
@@ -48,13 +52,12 @@ def _move(state_dir: str, holder: Dict[str, Any], phase: str, clock: Clock, chec
     with locked(state_dir, check_mode):
         record = load(state_dir)
         transaction = ours(record, holder)
-        lease_until = int(clock() + transaction.get("lease", 0))
         moved = progress(record, phase, clock(), later)
         if transaction["phase"] == phase:
-            return False, record if check_mode else renew(state_dir, record, lease_until, **moved)
+            return False, record if check_mode else renew(state_dir, record, **moved)
         if check_mode:
             return True, record
-        return True, advance(state_dir, record, phase, clock(), lease_until=lease_until, **moved)
+        return True, advance(state_dir, record, phase, clock(), **moved)
 
 
 def is_ours(record: Record, holder: Dict[str, Any]) -> bool:
@@ -66,15 +69,19 @@ def ours(record: Record, holder: Dict[str, Any]) -> Dict[str, Any]:
     found = record["transaction"]
     if found is None:
         raise RolloutError("This host has no transaction. Run onprem.rollout.begin first.", "no_transaction")
+    evicted = found.get("evicted")
+    if evicted and evicted["holder"].get("run") == holder.get("run"):
+        raise RolloutError(
+            "This host was taken from this run by {0} at {1}: {2}. This run does not touch it any more; it is {3}, and the next upgrade settles that.".format(
+                whose(evicted["by"]), evicted["at"], evicted["why"], found["phase"]
+            ),
+            "not_ours",
+            holder=found["holder"],
+        )
     if found["holder"].get("run") != holder.get("run"):
         raise RolloutError(
-            "The transaction {0} of this host ({1}, phase {2}) belongs to {3} on {4}, process {5}, not to this run. Run onprem.rollout.begin first.".format(
-                found["id"],
-                label(found["release"]),
-                found["phase"],
-                found["holder"].get("user"),
-                found["holder"].get("controller"),
-                found["holder"].get("pid"),
+            "The transaction {0} of this host ({1}, phase {2}) belongs to {3}, not to this run. Run onprem.rollout.begin first.".format(
+                found["id"], label(found["release"]), found["phase"], whose(found["holder"])
             ),
             "not_ours",
             holder=found["holder"],

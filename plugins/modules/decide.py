@@ -27,7 +27,7 @@ options:
       - V(abort) ends the run at work; O(then) says what becomes of hosts that are not committed.
       - V(promote) ends the soak at work. Every host is still checked once more before its commit.
       - V(approve) approves a plan.
-      - V(unlock) is written when a rollout is taken from a run that is gone.
+      - V(unlock) writes nothing. It says which run has the rollout; hosts are taken from runs by M(onprem.rollout.unlock).
     type: str
     choices: [approve, hold, resume, abort, promote, unlock]
     required: true

@@ -31,7 +31,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_dat
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, reason, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
 
 display = Display()
 
@@ -137,11 +137,18 @@ class Account:
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            standing = standing_of(ledger.entries(), f"{release.name}-{release.version}" if release.name else "")
+            standing, free = self._standing(ledger, f"{release.name}-{release.version}" if release.name else "")
         except (LedgerError, BrokenChain) as error:
             return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        self._reason = reason(standing, is_gone) if standing else None
+        self._reason = reason(standing, lambda run: free or is_gone(run)) if standing else None
         return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+
+    @staticmethod
+    def _standing(ledger: Ledger, rollout: str) -> tuple[Standing | None, bool]:
+        """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
+        standing = standing_of(ledger.entries(), rollout)
+        free = standing is not None and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) if standing and standing.at_work and free else standing), free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -171,6 +178,7 @@ class Account:
             self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
             if not self._journal.flush(at_once=True):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
+            self._journal.close()
 
     # --- what people read ---
 

@@ -29,7 +29,7 @@ class HostAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         if self.fresh:
             renew(self._connection, _light.can_be_light(self))
-        arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", "")), **self._task.args})
+        arguments = self.arguments({"holder": holder((task_vars or {}).get("inventory_hostname", ""), task_vars), **self._task.args})
         result.update(_light.run(self, self.verb, arguments, task_vars or {}))
         return result
 

@@ -85,6 +85,8 @@ class Decisions:
         elif entry.kind == "promote":
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)
+        elif entry.kind == "unlock":
+            self._tell(Event("decided", now, detail=f"{entry.data.get('host')} is taken from {entry.data.get('from')} by {told(entry)}"))
 
     def _ask(self) -> str:
         """Ask the gates of the wave at work, if it has any; why it may not go on, or nothing."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def holder(host: str) -> dict[str, Any]:
+def holder(host: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The run this worker process belongs to, working on a host by one of its names in the inventory.
 
     The same for all tasks of one ansible-playbook on that name, and for no other: a machine that has two names is not two hosts.
@@ -23,8 +23,8 @@ def holder(host: str) -> dict[str, Any]:
         "run": f"{run_of(pid)}#{host}",
         "controller": controller(),
         "pid": pid,
-        "user": user(),
-        "job": os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID") or "",
+        "user": user(variables or {}),
+        "job": job(variables or {}),
     }
 
 
@@ -88,7 +88,17 @@ def controller() -> str:
     return socket.gethostname()
 
 
-def user() -> str:
+def job(variables: Mapping[str, Any]) -> str:
+    """The number of the AWX job; nothing elsewhere."""
+    told = [variables.get(name) for name in ("awx_job_id", "tower_job_id")] + [os.environ.get(name) for name in ("AWX_JOB_ID", "JOB_ID")]
+    return str(next(filter(None, told), ""))
+
+
+def user(variables: Mapping[str, Any]) -> str:
+    """Who started this: in AWX the user who launched the job, elsewhere the one of the process."""
+    for name in ("awx_user_name", "tower_user_name"):
+        if variables.get(name):
+            return str(variables[name])
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -47,6 +47,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     parse_rings,
     parse_spread,
 )
+from ansible_collections.onprem.rollout.plugins.plugin_utils._slices import slice_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
 ENGINES = ("staged", "linear")
@@ -86,6 +87,7 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
 
     verb = str(value("rollout_verb", "upgrade"))
     problems += engine_problems(value("rollout_engine", engine), engine) if verb == "upgrade" else []
+    problems += slice_problems(shared) if verb != "status" else []
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
     spread = parse_spread(value("rollout_spread", []), "rollout_spread", problems)

@@ -85,6 +85,22 @@ class BrokenChain(Exception):
         self.number = number
 
 
+class Lease(Protocol):
+    """The right of one run to work on a rollout; it ends with the run's process, however that ends. All but held may raise LedgerError."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this run has it, as far as is known without asking."""
+
+    def take(self) -> bool:
+        """Whether this run has it now."""
+
+    def taken(self) -> bool:
+        """Whether any run has it."""
+
+    def release(self) -> None: ...
+
+
 class Ledger(Protocol):
     """Where the lines are. All may raise LedgerError, and those that read BrokenChain too. append() writes all of its events or none."""
 
@@ -93,6 +109,7 @@ class Ledger(Protocol):
     def append(self, events: Sequence[Event]) -> Head: ...
     def entries(self) -> Iterator[Entry]: ...
     def news(self) -> list[Entry]: ...
+    def lease(self, rollout: str) -> Lease: ...
 
 
 def line_of(before: Head, event: Event, who: str, at: float) -> str:

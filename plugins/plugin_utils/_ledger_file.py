@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ansible_collections.onprem.rollout.plugins.module_utils._store import fsync_dir
+from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
     START,
     BrokenChain,
@@ -94,6 +95,9 @@ class LedgerFile:
         except OSError as error:
             raise LedgerError(f"the ledger {self.name} cannot be read: {error.strerror}") from error
         return found
+
+    def lease(self, rollout: str) -> LeaseFile:
+        return LeaseFile(os.path.realpath(self.name), rollout)  # whatever name the ledger is given by
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

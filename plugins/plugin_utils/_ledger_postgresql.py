@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
+from weakref import WeakSet
 
 from ansible.module_utils.basic import missing_required_lib
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_postgresql import LeasePostgresql
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
     START,
     BrokenChain,
@@ -106,6 +108,7 @@ class LedgerPostgresql:
         self._made = False  # whether the tables are there
         self._unsure: list[Batch] = []
         self._trouble, self._rests_until = "", float("-inf")
+        OPEN.add(self)
 
     def append(self, events: Sequence[Event]) -> Head:
         """Write the events, all or none; L(LedgerError) when that cannot be.
@@ -145,6 +148,9 @@ class LedgerPostgresql:
         if found:
             self._head = found[-1].head
         return found
+
+    def lease(self, rollout: str) -> LeasePostgresql:
+        return LeasePostgresql(rollout, self._at_work, lambda: self._connection)
 
     def _after(self, head: Head) -> Iterator[Entry]:
         """A page at a time, so that nobody keeps a transaction open, however slowly this is read."""
@@ -230,12 +236,29 @@ class LedgerPostgresql:
             self._connection.close()
         self._connection, self._made = None, False
 
+    def leave(self) -> None:
+        """In a worker that was forked: the session is the parent's, and ends with that, not with the last of its workers."""
+        if self._connection is not None and not self._connection.closed:
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nowhere, self._connection.fileno(), inheritable=False)
+            os.close(nowhere)
+        self._connection = None
+
     def _reason(self, error: Any) -> str:
         """What the database or libpq says, in one line, without the password: libpq shows what it cannot read."""
         said = " ".join((error.diag.message_primary or str(error)).split()).replace(self._place, self.name)
         for secret in _secrets(self._place):
             said = said.replace(secret, "***")
         return said
+
+
+def _leave_sessions() -> None:
+    for ledger in OPEN:
+        ledger.leave()
+
+
+OPEN: WeakSet[LedgerPostgresql] = WeakSet()
+os.register_at_fork(after_in_child=_leave_sessions)
 
 
 class Limit:

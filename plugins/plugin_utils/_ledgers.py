@@ -49,13 +49,10 @@ def open_ledger(place: str, who: str) -> Ledger:
 
 def user(variables: Mapping[str, Any]) -> str:
     """Who started this: in AWX the user who launched the job, elsewhere the one of the process."""
-    for name in ("awx_user_name", "tower_user_name"):
-        if variables.get(name):
-            return str(variables[name])
-    return str(_holder.user())
+    return _holder.user(variables)
 
 
 def who(variables: Mapping[str, Any], pid: int) -> str:
-    """The same with the place, for people to read."""
-    job = variables.get("awx_job_id") or variables.get("tower_job_id") or os.environ.get("AWX_JOB_ID")
-    return _holder.describe({"user": user(variables), "controller": _holder.controller(), "pid": pid, "job": job})
+    """Who started this and where, for people to read."""
+    here = {"user": user(variables), "controller": _holder.controller(), "pid": pid, "job": _holder.job(variables)}
+    return _holder.describe(here)

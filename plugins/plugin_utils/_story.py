@@ -225,11 +225,20 @@ def _host_status(run: Any, is_gone: Callable[[Mapping[str, Any]], bool]) -> tupl
     if phase == "restored":
         return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
     if phase not in (None, "committed"):
-        holder = transaction.get("holder") or {}
-        who = f"{clean(holder.get('user'))} on {clean(holder.get('controller'))}, pid {clean(holder.get('pid'))}"
-        who = f"left half done by {who}, which has ended: the next upgrade restores it first" if is_gone(holder) else f"held by {who}"
+        evicted = transaction.get("evicted") or {}
+        holder = evicted.get("holder") or transaction.get("holder") or {}
+        who = _run(holder)
+        if evicted:
+            who = f"left half done by {who}, from whom {_run(evicted.get('by') or {})} took it: the next upgrade restores it first"
+        else:
+            who = f"left half done by {who}, which has ended: the next upgrade restores it first" if is_gone(holder) else f"held by {who}"
         return 3, f"{text}; {phase} to {clean(release.get('version'))} since {clean(transaction.get('began'))}, {who}"
     return 0, text
+
+
+def _run(holder: Mapping[str, Any]) -> str:
+    job = f", job {clean(holder['job'])}" if holder.get("job") else ""
+    return f"{clean(holder.get('user'))} on {clean(holder.get('controller'))}, pid {clean(holder.get('pid'))}{job}"
 
 
 def held_lines(plan: Plan) -> list[str]:

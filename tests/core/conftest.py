@@ -83,6 +83,7 @@ ON_ONE_CORE = {
         "test_a_fleet_that_is_not_healthy_holds_the_rollout_and_touches_nobody",
     ),
     "test_shared_ledger.py": (),
+    "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
     "test_verdicts.py": (
         "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",
@@ -206,10 +207,13 @@ class Fleet:
     def untouched(self, host: str) -> bool:
         return self.is_as_before(host) and not self.record(host)
 
+    @property
+    def ledger_file(self) -> Path:
+        return self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+
     def ledger(self) -> list[Any]:
         """Every event of the ledger, the chain checked."""
-        path = self.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
-        return list(replay(path.read_text().splitlines())) if path.exists() else []
+        return list(replay(self.ledger_file.read_text().splitlines())) if self.ledger_file.exists() else []
 
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -247,20 +249,23 @@ def eventually(seen, timeout=60):
 
 
 def test_a_host_held_by_a_living_run_is_refused_by_name_even_past_its_lease(fleet):
+    """Where the ledger does not tell, because the two do not share one."""
     hosts = fleet(standard=1)
+    alone = {"rollout_ledger": f"{hosts.root}/alone.jsonl"}
     process = hosts.start(rollout_payload="hangs")
     started = hosts.root / "hosts" / "standard0" / "hanging"
     deadline = time.monotonic() + 60
     while not started.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    second = hosts.run()
+    second = hosts.run(**alone)
     assert second.rc != 0
     assert second.states == {"standard0": "refused"}
-    assert f"pid {process.pid}" in second.out
+    assert f"held by rollout shop-2.0 of {getpass.getuser()} on {socket.gethostname()}, pid {process.pid}" in second.out
+    assert "have ledgers of their own" in second.out
     record = hosts.record("standard0")
     record["transaction"]["lease_until"] = 1
     (hosts.root / "hosts" / "standard0" / "state" / "record.json").write_text(json.dumps(record))
-    assert hosts.run().states == {"standard0": "refused"}
+    assert hosts.run(**alone).states == {"standard0": "refused"}
     os.killpg(process.pid, signal.SIGINT)
     hosts.finish(process)
 

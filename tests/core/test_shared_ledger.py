@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -88,3 +91,27 @@ def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server
     assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
     assert 'database "nowhere" does not exist' in " ".join(result.out.split())
     assert secretless(result), result.out
+
+
+def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_session_lets_nobody_in(fleet, server, place):
+    hosts = fleet(standard=2)
+    one_by_one = [{"name": "standard", "serial": [1]}]
+    first = hosts.start(rollout_payload="naps", nap=6, rollout_rings=one_by_one, rollout_ledger=place)
+    eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), first)
+    second = hosts.run(rollout_payload="writes", rollout_rings=one_by_one, rollout_ledger=place)
+    assert second.rc == 1, second.out
+    assert f"shop-2.0 is rolled out by another run, of {getpass.getuser()} on {socket.gethostname()}, pid {first.pid}, since 20" in " ".join(second.out.split())
+    faster = open_ledger(place, "bob on ctl2, pid 7")
+    list(faster.entries())
+    server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
+    eventually(faster.lease("shop-2.0").take, first)
+    faster.append([Event("started", "shop-2.0", {})])
+    eventually(lambda: len(said(place, "host")) == 1, first)
+    deadline = time.monotonic() + 1.5  # in which the next host would have been let in
+    while time.monotonic() < deadline:
+        assert len([host for host in hosts.hosts if not hosts.untouched(host)]) == 1
+        time.sleep(0.1)
+    server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
+    result = hosts.finish(first)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+    assert "nobody new is let in: shop-2.0 is rolled out by another run, of bob on ctl2, pid 7, since 20" in " ".join(result.out.split())

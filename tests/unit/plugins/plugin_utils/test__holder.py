@@ -57,3 +57,10 @@ def test_a_holder_that_cannot_be_understood_is_taken_for_alive(other):
 def test_the_job_of_awx_is_named(monkeypatch):
     monkeypatch.setenv("AWX_JOB_ID", "4711")
     assert "job 4711" in _holder.describe(_holder.holder("web1"))
+
+
+def test_awx_tells_who_launched_the_job_and_which_it_is():
+    told = {"awx_job_id": 4711, "awx_user_name": "ada"}
+    assert _holder.describe(_holder.holder("web1", told)).startswith("ada on ")
+    assert "job 4711" in _holder.describe(_holder.holder("web1", told))
+    assert _holder.holder("web1", told)["run"] == _holder.holder("web1")["run"]

@@ -153,6 +153,7 @@ BAD = [
     ({"rollout_packages": ["shop", "shop=2.0"]}, "host a, rollout_packages"),
     ({"rollout_restart": "systemctl restart shop"}, "host a, rollout_restart"),
     ({"hostvars": {"a": {}, "b": {"rollout_release": {"name": "other", "version": "1.9"}}}}, "host b, rollout_release"),
+    ({"awx_job_slice_count": 2}, "awx_job_slice_count"),
     ({"rollout_lease": 600}, "host a, rollout_lease"),
     ({"rollout_lease": "30m"}, "host a, rollout_lease"),
     ({"rollout_keep": "²"}, "host a, rollout_keep"),

@@ -6,9 +6,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import GATHER, LISTEN, RETRY, Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import GATHER, LISTEN, PATIENCE, RETRY, Journal, Taken
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event as Decided
@@ -44,8 +49,50 @@ def other(place, kind, rollout="shop-2.0"):
     return LedgerFile(str(place), "bob", lambda: 0.0).append([Event(kind, rollout, {})])
 
 
+@pytest.fixture
+def elsewhere(place):
+    """Another process that has the rollout shop-2.0, and lets go of it when it is killed."""
+    code = """if True:
+        import sys
+        from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
+        print(LeaseFile(sys.argv[1], "shop-2.0").take(), flush=True)
+        sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def at_work(place, who="bob on ctl2, pid 7, job 12", run="ctl2/b/n/7/1"):
+    """What the ledger says of that run."""
+    LedgerFile(str(place), who, lambda: 60.0).append([Event("started", "shop-2.0", {"run": run})])
+
+
+class Sleeps(Clock):
+    """A clock that a sleep moves, and what happens meanwhile."""
+
+    def __init__(self, happens=None):
+        super().__init__()
+        self.happens = happens or (lambda: None)
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.happens()
+
+
+def opened(place, clock):
+    found = Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop-2.0", clock, clock.sleep)
+    found.open()
+    return found
+
+
 def kinds(place):
     return [entry.kind for entry in LedgerFile(str(place), "", lambda: 0.0).entries()]
+
+
+def in_the_way(place):
+    shutil.rmtree(place.parent)
+    place.parent.write_text("in the way")
 
 
 def test_what_was_noted_is_written_at_the_next_flush(journal, place):
@@ -57,7 +104,7 @@ def test_what_was_noted_is_written_at_the_next_flush(journal, place):
 
 
 def test_nothing_is_forgotten_while_the_ledger_cannot_be_written(journal, place, clock):
-    place.parent.write_text("in the way")
+    in_the_way(place)
     journal.note("started", plan="p1")
     assert not journal.flush()
     assert "cannot be written" in journal.trouble
@@ -85,7 +132,7 @@ def test_outcomes_of_hosts_are_written_together_and_before_the_next_decision(jou
 
 
 def test_at_the_end_it_is_tried_at_once(journal, place):
-    place.parent.write_text("in the way")
+    in_the_way(place)
     journal.note("finished", how="ok")
     assert not journal.flush()
     place.parent.unlink()
@@ -134,3 +181,87 @@ def test_what_the_conductor_tells(journal, place):
         "host": {**where, "host": "web1", "state": "committed", "why": ""},
         "halted": {**where, "why": "failures"},
     }
+
+
+def test_a_second_run_is_refused_and_the_first_is_named(place, elsewhere):
+    at_work(place)
+    with pytest.raises(Taken) as error:
+        opened(place, Sleeps())
+    assert str(error.value).startswith("shop-2.0 is rolled out by another run, of bob on ctl2, pid 7, job 12, since 1970-01-01T00:01:00.000Z; wait for it,")
+
+
+def test_a_run_that_has_just_begun_is_waited_for_to_say_who_it_is(place, elsewhere):
+    clock = Sleeps(lambda: at_work(place) if not place.exists() else None)
+    with pytest.raises(Taken, match="bob on ctl2, pid 7"):
+        opened(place, clock)
+    assert clock.now < 100.0 + PATIENCE
+
+
+def test_a_run_that_says_nothing_is_refused_all_the_same(place, elsewhere):
+    at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")  # whoever that was is gone
+    with pytest.raises(Taken, match="is rolled out by another run"):
+        opened(place, Sleeps())
+
+
+def test_the_rollout_is_free_when_its_run_is_killed(place, elsewhere):
+    at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")
+    journal = opened(place, Sleeps(lambda: elsewhere.kill() or elsewhere.wait()))
+    journal.close()
+    assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop-2.0").taken()
+
+
+def test_another_rollout_of_the_same_ledger_is_free(place, clock, elsewhere):
+    Journal(LedgerFile(str(place), "ada", lambda: 0.0), "other-1.0", clock).open()
+
+
+class Lost:
+    """A lease that goes with a connection: held says whether it is there, others whether another run has it."""
+
+    def __init__(self):
+        self.held, self.others, self.asked = False, False, 0
+
+    def take(self):
+        self.asked += 1
+        self.held = not self.others
+        return self.held
+
+
+def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_nobody_new_is_let_in(place, clock):
+    ledger = LedgerFile(str(place), "ada", lambda: 0.0)
+    lease = Lost()
+    ledger.lease = lambda rollout: lease
+    journal = Journal(ledger, "shop-2.0", clock)
+    journal.open()
+    lease.held = False
+    clock.now += LISTEN
+    journal.listen()
+    assert (lease.held, journal.trouble) == (True, "")
+    lease.held, lease.others = False, True
+    at_work(place)
+    clock.now += LISTEN
+    journal.listen()
+    assert "is rolled out by another run, of bob on ctl2" in journal.trouble
+    journal.note("host", host="web1")
+    clock.now += GATHER
+    assert journal.flush(at_once=True), "what happened is written all the same"
+    lease.others = False
+    clock.now += LISTEN
+    journal.listen()
+    assert journal.trouble == ""
+
+
+def test_a_run_that_does_not_listen_says_now_and_then_that_it_is_there(place, clock):
+    """As while hosts are asked: a session without a word would be taken for one that hangs."""
+    ledger, lease = LedgerFile(str(place), "ada", lambda: 0.0), Lost()
+    ledger.lease = lambda rollout: lease
+    journal = Journal(ledger, "shop-2.0", clock)
+    journal.open()
+    for _second in range(200):
+        clock.now += 1
+        journal.flush()
+    assert lease.asked == 1 + 3
+    for _second in range(200):
+        clock.now += 1
+        journal.listen()
+        journal.flush()
+    assert lease.asked == 1 + 3

@@ -1,0 +1,163 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measures what a rollout costs the controller: strategy C(staged) against core's own, on hosts whose tasks do nothing.
+
+A copy of the collection, in which the verbs answer on the controller as if a host had, is played with 100, 1 000 and 5 000 hosts.
+Seconds per host and task are what is above those of C(--list-hosts), as is the memory per host. Where this machine has other work,
+look at the CPU. Then 60 hosts whose payload takes a log-normal time (median 1 s, sigma 0.8), ten at a time: against the sum of
+these times divided by ten, which nobody can beat, and against C(linear) with C(serial: 10). No time is ever a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+TASKS = 5
+FORKS = 10
+ANSWERS = {
+    "settle": "record={}, abandoned=None, settled=None, drained=False, unfit=''",
+    "begin": "outcome='begun', transaction='t1'",
+    "health": "checks=[]",
+    "commit": "outcome='committed'",
+    "restore": "outcome='restored'",
+    "nap": "",
+}
+ACTION = """
+import time
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        time.sleep(float(self._task.args.get("seconds", 0)))
+        return dict(changed=False, {answer})
+"""
+PLAY = """
+- name: Bench
+  hosts: all
+  gather_facts: false
+  {keywords}
+  tasks:
+    - name: Settle
+      onprem.rollout.settle:
+    - name: Transaction
+      block:
+        - name: Begin
+          onprem.rollout.begin:
+        - name: Payload
+          onprem.rollout.nap:
+            seconds: "{{{{ nap | default(0) }}}}"
+        - name: Health
+          onprem.rollout.health:
+        - name: Commit
+          onprem.rollout.commit:
+      rescue:
+        - name: Restore
+          onprem.rollout.restore:
+"""
+STAGED = "strategy: onprem.rollout.staged"
+WAYS = {"staged": STAGED, "host_pinned": "strategy: host_pinned", "linear": "strategy: linear"}
+POLICY = """
+all:
+  vars:
+    ansible_connection: local
+    rollout_rings: [{{name: standard, hosts: all, serial: ["100%"], concurrency: {forks}, max_failures: 0}}]
+    rollout_release: {{name: bench, version: "1.0"}}
+    rollout_paths: [/nowhere]
+    rollout_payload: nothing
+    rollout_checks: [{{name: nothing, type: command, argv: [/bin/true]}}]
+    rollout_ledger: {ledger}
+  hosts:
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, seconds of CPU with all workers, MiB of the largest process."""
+
+    seconds: float
+    cpu: float
+    mebibytes: float
+
+
+class Bench:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        ours = place / "collections" / "ansible_collections" / "onprem" / "rollout"
+        for part in ("plugins", "meta"):
+            shutil.copytree(REPO / part, ours / part, ignore=shutil.ignore_patterns("__pycache__"))
+        actions = ours / "plugins" / "action"
+        for name, answer in ANSWERS.items():
+            (actions / f"{name}.py").write_text(ACTION.replace("{answer}", answer))
+        role = place / "roles" / "nothing" / "tasks"
+        role.mkdir(parents=True)
+        (role / "main.yml").write_text("- name: Nothing\n  onprem.rollout.nap:\n")
+
+    def __call__(self, keywords: str, naps: list[float], *options: str) -> Cost:
+        """RuntimeError when the play did not do its work."""
+        (self.place / "ledger.jsonl").unlink(missing_ok=True)
+        hosts = "".join(f"    h{number:05d}: {{nap: {nap:.3f}}}\n" for number, nap in enumerate(naps))
+        (self.place / "inventory.yml").write_text(POLICY.format(forks=FORKS, ledger=self.place / "ledger.jsonl") + hosts)
+        (self.place / "play.yml").write_text(PLAY.format(keywords=keywords))
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), "play.yml", "-i", "inventory.yml", "-f", str(FORKS), *options]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        paths = {"ANSIBLE_COLLECTIONS_PATH": str(self.place / "collections"), "ANSIBLE_ROLES_PATH": str(self.place / "roles")}
+        quiet = {"ANSIBLE_DEPRECATION_WARNINGS": "False", "ANSIBLE_NOCOLOR": "1", "XDG_STATE_HOME": str(self.place / "state")}
+        with open(self.place / "out", "wb") as out:
+            began = time.monotonic()
+            process = subprocess.Popen(argv, cwd=self.place, env={**kept, **paths, **quiet}, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said = (self.place / "out").read_text(errors="replace")
+        if process.returncode or (not options and said.count("failed=0") != len(naps)):
+            raise RuntimeError(f"{keywords} {options} gave {process.returncode}:\n{said[-3000:]}")
+        return Cost(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def scale(bench: Bench, sizes: list[int], ways: list[str]) -> None:
+    print(f"\nPlays of {TASKS} tasks that do nothing, {FORKS} forks\n\n{'hosts':>6} {'':12}{'ms per host and task':>22}{'ms of CPU':>11}{'kB per host':>13}")
+    for size in sizes:
+        floor = bench(WAYS["linear"], [0.0] * size, "--list-hosts")
+        for way in ways:
+            cost = bench(WAYS[way], [0.0] * size)
+            each = [1000 * value / size / TASKS for value in (cost.seconds - floor.seconds, cost.cpu - floor.cpu)]
+            memory = (cost.mebibytes - floor.mebibytes) * 1024 / size
+            print(f"{size:6} {way:12}{each[0]:22.1f}{each[1]:11.1f}{memory:13.0f}", flush=True)
+
+
+def window(bench: Bench, rounds: int) -> None:
+    choose = random.Random(1)
+    naps = [choose.lognormvariate(0, 0.8) for _host in range(60)]
+    bound = sum(naps) / FORKS
+    print(f"\n60 hosts, log-normal payloads, {FORKS} at a time; sum / {FORKS} is {bound:.1f} s\n")
+    ways = {"staged": STAGED, "linear, serial 10": f"strategy: linear\n  serial: {FORKS}"}
+    seconds = {way: statistics.median(bench(keywords, naps).seconds for _round in range(rounds)) for way, keywords in ways.items()}
+    for way, found in seconds.items():
+        print(f"  {way:18} {found:6.1f} s   {found / bound:.2f} x the bound   {found / seconds['linear, serial 10']:.2f} x linear")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, nargs="*", default=[100, 1000, 5000])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--rounds", type=int, default=1, help="of the window's (1)")
+    found = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="onprem-rollout-scale-", dir=REPO / ".build") as place:
+        bench = Bench(Path(place))
+        scale(bench, found.hosts, found.ways)
+        window(bench, found.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
