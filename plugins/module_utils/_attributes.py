@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tupl
 from ._errors import RolloutError
 
 LONG = struct.calcsize("l")
+EMPTY = [0] * (LONG // struct.calcsize("i"))  # the kernel writes an int, whatever the request says
 GET_FLAGS = 0x80006601 | LONG << 16
 SET_FLAGS = 0x40006602 | LONG << 16
 IMMUTABLE = 0x10
@@ -72,7 +73,7 @@ def handle(name: bytes, fd: int) -> Iterator[str]:
 
 def flags(fd: int) -> int:
     """Which of immutable and append-only an open file or directory has."""
-    value = array.array("l", [0])
+    value = array.array("i", EMPTY)
     try:
         fcntl.ioctl(fd, GET_FLAGS, value, True)
     except OSError:
@@ -82,7 +83,7 @@ def flags(fd: int) -> int:
 
 def set_flags(fd: int, wanted: int) -> None:
     """Make immutable and append-only what is C(wanted); the other flags stay."""
-    value = array.array("l", [0])
+    value = array.array("i", EMPTY)
     try:
         fcntl.ioctl(fd, GET_FLAGS, value, True)
     except OSError:

@@ -155,7 +155,7 @@ class Capture:
 
     def _inside(self, path: bytes, fd: int, depth: int) -> None:
         check_depth(path, depth)
-        base, excluded, uids, gids, mark_of = self._base, self._excluded, self._uids, self._gids, self._mark_of
+        base, excluded, uids, gids, mark_of, stat_at = self._base, self._excluded, self._uids, self._gids, self._mark_of, os.stat
         skip = bool(self._rules.exclude)
         names = listing(fd)
         if HIDDEN in names:
@@ -164,10 +164,12 @@ class Capture:
             here = path + b"/" + name
             if skip and excluded(here):
                 continue
-            status = _stat(name, fd)
-            if status is None:  # a running service may remove its temporary files while we look
+            try:
+                status = stat_at(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:  # a running service may remove its temporary files while we look
                 continue
-            base.seek(here)
+            if base.path != here:
+                base.seek(here)
             if (
                 base.path == here
                 and stat.S_ISREG(status.st_mode)
@@ -180,7 +182,7 @@ class Capture:
                 gids.add(status.st_gid)
                 self.files += 1
                 self.bytes += status.st_size
-                self._line(base.line)
+                self._same_line()
             else:
                 self._one(here, name, fd, status, depth)
 
@@ -229,7 +231,7 @@ class Capture:
         self._base.seek(path)
         mark = mark_of(status)
         if self._base.path == path and self._base.mark == mark and self._objects.has(self._base.entry["sha256"]):
-            self._line(self._base.line)
+            self._same_line()
             return
         self.needed += status.st_size
         if self._writer is None or self._out_of_room():
@@ -298,7 +300,7 @@ class Capture:
         self._base.seek(path)
         if self._base.path != path or self._base.mark != mark:
             return False
-        self._line(self._base.line)
+        self._same_line()
         return True
 
     def _add(self, path: bytes, mark: bytes, entry: Entry) -> None:
@@ -306,10 +308,12 @@ class Capture:
         if self._writer is not None:
             self._writer.add(path, mark, entry)
 
-    def _line(self, line: bytes) -> None:
+    def _same_line(self) -> None:
+        """What the base says of this path still holds."""
         self.entries += 1
         if self._writer is not None:
-            self._writer.add_line(line)
+            self._writer.add_line(self._base.line)
+        self._base.advance()
 
 
 def _stat(name: bytes, fd: int) -> Optional[os.stat_result]:

@@ -13,13 +13,14 @@ of a thing that nobody has changed; the entry is JSON and is only decoded where 
 import hashlib
 import json
 import os
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from ._errors import RolloutError
 from ._store import show
 
 UNSURE = b"-"
 BUFFER = 1024 * 1024
+AT_ONCE = 500  # lines
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 PLAIN = b'{"gid":%d,"mode":%d,"mtime_ns":%d,"sha256":"%s","size":%d,"type":"file","uid":%d}'
 PLAIN_KEYS = 7
@@ -66,18 +67,27 @@ class Writer:
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         self._out = os.fdopen(fd, "wb", BUFFER)
         self._sha = hashlib.sha256()
+        self._lines: List[bytes] = []
         self.count = 0
 
     def add(self, path: bytes, mark: bytes, entry: Entry) -> None:
         self.add_line(b"%s\t%s\t%s\n" % (escape(path), mark, encode(entry)))
 
     def add_line(self, line: bytes) -> None:
-        self._sha.update(line)
-        self._out.write(line)
+        self._lines.append(line)
         self.count += 1
+        if len(self._lines) == AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        block = b"".join(self._lines)
+        self._lines.clear()
+        self._sha.update(block)
+        self._out.write(block)
 
     def finish(self) -> str:
         """All is on disk; the SHA-256 of the lines in hex."""
+        self._write()
         self._out.flush()
         os.fsync(self._out.fileno())
         self._out.close()
