@@ -125,12 +125,16 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("engine", ["staged", "linear"], indirect=True)
 
 
+def engine_of(item):
+    return item.callspec.params.get("engine") if hasattr(item, "callspec") else None
+
+
 def pytest_collection_modifyitems(config, items):
     """The cores come one after the other, and the whole is to be short. What is left out is counted as deselected."""
     if os.environ.get("ONPREM_ROLLOUT_CORE", FIRST_CORE) == FIRST_CORE:
         return
     left_out = [item for item in items if not {item.name, item.originalname} & set(ON_ONE_CORE.get(item.path.name, (item.name,)))]
-    left_out += [item for item in items if item.name.endswith("[linear]") and item.originalname not in LINEAR_ON_EVERY_CORE]
+    left_out += [item for item in items if engine_of(item) == "linear" and item.originalname not in LINEAR_ON_EVERY_CORE]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
