@@ -272,9 +272,10 @@ class Conductor:
         return self._enter(Wave.FILLING, run, now)
 
     def _must_look(self, when: str) -> bool:
-        """Whether the fleet is to be looked at now, before or after the wave at work; L(look) says so until L(looked)."""
-        self.look = when if self.plan.max_unhealthy is not None and self._looked != (self._index, when) else ""
-        return bool(self.look)
+        """Whether the fleet is to be looked at, before or after the wave at work; L(look) says so until L(looked), but not before a wave that is held."""
+        due = self.plan.max_unhealthy is not None and self._looked != (self._index, when)
+        self.look = when if due and not (self.paused and when == "before") else ""
+        return due
 
     def _is_awaited(self, run: WaveRun) -> bool:
         return any(self._states[host] is State.WAITING for host in run.hosts)

@@ -9,6 +9,7 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 - C(free), and so C(host_pinned), asks C(StrategyBase.get_hosts_left) before every scheduling pass and gives tasks to
   nobody else. A pass ends the play when the list is empty or nobody on it has work, so a host that is still busy must
   stay on it.
+- C(free) pins hosts to workers by a count of its own, which must come to exactly 0. It is switched off: L(Core.as_list) knows who is free.
 - C(_queue_task) runs a task on a host that does not stand at it; its result unblocks the host, and a failure counts where it stands.
 - C(free) keeps a cursor into that list. Up to 2.20 it is not checked against a list that got shorter after a
   C(throttle), so the list is padded with an idle host. Core makes a finished stub state for a host it does not know.
@@ -67,7 +68,7 @@ class Core(PlayInput):
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
-        self._out_of_turn = False
+        strategy._host_pinned = False  # core would count workers that tasks out of turn, and tasks passed over, never took
 
     @property
     def width(self) -> int:
@@ -239,7 +240,7 @@ class Core(PlayInput):
             play=self._play, host=self._hosts[host], task=task, _hosts=strategy._hosts_cache, _hosts_all=strategy._hosts_cache_all
         )
         strategy.add_tqm_variables(variables, play=self._play)
-        strategy._blocked_hosts[host] = self._out_of_turn = True
+        strategy._blocked_hosts[host] = True
         self._tqm.send_callback("v2_playbook_on_task_start", task, is_conditional=False)
         strategy._queue_task(self._hosts[host], task, variables, strategy.play_context)
         return True
@@ -260,13 +261,13 @@ class Core(PlayInput):
 
     def as_list(self, hosts: Iterable[str]) -> list[Any]:
         """The hosts as core wants them, never fewer than the time before."""
-        found = [self._hosts[host] for host in (self._within_reach(hosts) if self._out_of_turn else hosts)]
+        found = [self._hosts[host] for host in self._within_reach(hosts)]
         padded = found + [self._idle] * max(self._length - len(found), 0 if found else 1)
         self._length = len(padded)
         return padded
 
     def _within_reach(self, hosts: Iterable[str]) -> list[str]:
-        """Hosts that are busy, and no more others than there are free workers: core counts those that work out of turn as free, and would wait for one."""
+        """Hosts that are busy, and no more others than there are free workers, the first first: core would wait for one and hear nobody meanwhile."""
         names = list(hosts)
         free = sum(1 for worker in self._tqm._workers if worker is None or not worker.is_alive())
         idle = [host for host in names if not self.busy(host)]

@@ -270,15 +270,16 @@ def test_a_host_held_by_a_living_run_is_refused_by_name_even_past_its_lease(flee
     hosts.finish(process)
 
 
-def test_concurrency_is_a_sliding_window_and_no_barrier(fleet):
-    """Two at once and never more, and one that takes until all others are through keeps none of them waiting."""
+@pytest.mark.parametrize("forks", [2, 4])
+def test_concurrency_is_a_sliding_window_and_no_barrier(fleet, forks):
+    """Two at once and never more, and one that takes until all others are through keeps none of them waiting, however many workers there are."""
     hosts = fleet(standard=4)
     rings = [{"name": "standard", "serial": ["100%"], "concurrency": 2}]
     plan = hosts.run("onprem.rollout.plan", rollout_rings=rings).data["plan"]
     first, *others = plan["rings"][0]["waves"][0]
     hostvars = {first: {"awaits": [str(hosts.root / "hosts" / host / "ended") for host in others]}}
     hostvars[others[0]] = {"awaits": [str(hosts.root / "hosts" / first / "began")]}
-    result = hosts.run(rollout_payload="naps", nap=0.1, hostvars=hostvars, rollout_rings=rings)
+    result = hosts.run(rollout_payload="naps", nap=0.1, hostvars=hostvars, rollout_rings=rings, env={"ANSIBLE_FORKS": str(forks)})
     assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
     spans = {host: [float((hosts.root / "hosts" / host / name).read_text()) for name in ("began", "ended")] for host in hosts.hosts}
     assert max(sum(1 for began, ended in spans.values() if began <= moment < ended) for moment, _ended in spans.values()) == 2

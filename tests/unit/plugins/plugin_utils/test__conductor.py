@@ -519,3 +519,13 @@ def test_a_wave_begins_only_after_a_look_at_the_fleet(rollout, limit):
     assert len(looks) == len(set(looks)), "each once"
     begun = {simulation.wave_of[host] for _at, what, host in simulation.log if what == "admit"}
     assert len([look for look in looks if look[1] == "before"]) == len(begun)
+
+
+def test_the_fleet_is_looked_at_when_a_hold_is_over_and_not_while_it_lasts():
+    conductor = Conductor(replace(fleet({"web": 2}, serial=(2,)), max_unhealthy=0))
+    conductor.paused = "held by ada"
+    assert (conductor.tick(0.0).admit, conductor.look) == ([], "")
+    conductor.paused = ""
+    assert (conductor.tick(9.0).admit, conductor.look) == ([], "before")
+    conductor.looked()
+    assert len(conductor.tick(9.0).admit) == 2

@@ -169,6 +169,7 @@ def test_what_the_conductor_tells(journal, place):
         Decided("admitted", 1.0, "web1", State.CHANGING),
         Decided("gate", 1.0, ring="early", wave=1, detail="hold: waits: for ada"),
         Decided("ended", 2.0, "web1", State.COMMITTED, "early", 1, ""),
+        Decided("outage", 2.5, "web2", detail="check web fails on web3 too"),
         Decided("halted", 3.0, ring="early", wave=1, detail="failures"),
     ):
         journal.hear(event)
@@ -179,6 +180,7 @@ def test_what_the_conductor_tells(journal, place):
         "wave": {**where, "state": "filling"},
         "gate": {**where, "verdict": "hold", "why": "waits: for ada"},
         "host": {**where, "host": "web1", "state": "committed", "why": ""},
+        "outage": {"host": "web2", "why": "check web fails on web3 too"},
         "halted": {**where, "why": "failures"},
     }
 
