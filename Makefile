@@ -56,10 +56,11 @@ crash: tree ## The whole crash table, every fault at every step of a host, on a 
 	@$(tools)/prepare python tests fleet
 	@ONPREM_ROLLOUT_CRASH=whole PYTEST_ADDOPTS="-k test_crashes $${PYTEST_ADDOPTS:-}" $(tools)/fleet test .build/fleet/crash
 
-bench: tree ## Measure the role against a plain playbook and raw SSH, on the fleet, snapshots against tar, and big fleets against core
+bench: tree ## Measure the role against a plain playbook and raw SSH, on the fleet, snapshots against tar, the ledger, and big fleets against core
 	@$(tools)/prepare python tests fleet
 	@tests/bench/run
 	@python3 tests/bench/snapshots.py --million
+	@python3 tests/bench/ledger.py
 	@$$(python3 $(tools)/env.py venv --python 3.11 3.12 3.13 -- molecule)/bin/python -B tests/bench/scale.py
 
 clean: ## Remove what the tiers left in this clone (the shared caches stay)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _ledgers
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Entry, Event, Ledger, LedgerError, stamp
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, settled
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError, stamp
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
 
 display = Display()
 
@@ -49,28 +51,31 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{ledger.name}: {error}. Nothing was decided") from error
 
     def _decide(self, ledger: Ledger, options: Mapping[str, Any], user: str) -> dict[str, Any]:
-        verb, entries = options["verb"], list(ledger.entries())
-        rollout = options["rollout"] or newest(entries)
+        verb, missing = options["verb"], _ledgers.missing(ledger)
+        if missing and (verb != "unlock" or options["ledger"]):  # hosts may be taken away though the ledger is lost
+            raise AnsibleActionFail(f"rollout_ledger: {ledger.name}: {missing}. Nothing was decided")
+        standing = lately(ledger.newest_first(bare="host"), options["rollout"]) or Standing(options["rollout"])
         if verb == "unlock":
-            return who_has(ledger, rollout, entries)
+            return who_has(ledger, standing)
+        if options["plan"] and options["plan"] not in standing.plans:
+            standing = standing_of(ledger.entries(), standing.rollout) or standing
+        rollout, nothing = standing.rollout, settled(verb, standing)
+        refused = "" if nothing else refusal(verb, standing, _holder.is_gone)
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
-        standing = Standing(rollout)
-        for entry in entries:
-            standing.hear(entry)
-        nothing = settled(verb, standing)
+        if refused:
+            raise AnsibleActionFail(f"{refused}. Nothing was decided")
         said = f"{rollout} {nothing}" if nothing else f"{rollout}: {verb}, by {user}{': ' + options['why'] if options['why'] else ''}"
+        said += "" if standing.run else " (no run of it yet)"
         if not nothing and not self._task.check_mode:
             ledger.append([Event(verb, rollout, data_of(options, standing, user))])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
 
 
-def who_has(ledger: Ledger, rollout: str, entries: list[Entry]) -> dict[str, Any]:
+def who_has(ledger: Ledger, standing: Standing) -> dict[str, Any]:
     """Say who has the rollout. Nobody need be told to give it back: that ends with the run's process."""
-    standing = Standing(rollout)
-    for entry in entries:
-        standing.hear(entry)
+    rollout = standing.rollout
     who = f"{standing.run.who}, since {stamp(standing.run.at)}" if standing.run and standing.at_work else "a run that has not said who it is"
     taken = bool(rollout) and ledger.lease(rollout).taken()
     said = f"rollout {rollout}: run by {who}; it is free when that run ends" if taken else f"rollout {rollout}: no run has it"
@@ -79,20 +84,15 @@ def who_has(ledger: Ledger, rollout: str, entries: list[Entry]) -> dict[str, Any
     return {"changed": False, "rollout": rollout, "msg": said}
 
 
-def newest(entries: list[Entry]) -> str:
-    """The rollout that began last."""
-    return next((entry.rollout for entry in reversed(entries) if entry.kind == "started"), "")
-
-
 def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[str, Any]:
     data = {"by": user, "why": options["why"]}
     if options["verb"] == "abort":
         data["then"] = options["then"]
     if options["verb"] == "approve":
-        plan = options["plan"] or standing.plan
-        if not plan:
-            raise AnsibleActionFail(f"{standing.rollout} has no plan yet that could be approved. Give rollout_plan, as the verb plan prints it")
-        expires = options["expires"] or None
+        problems = approval_problems(options, standing, time.time())
+        if problems:
+            raise AnsibleActionFail("\n".join(["Nothing was decided:", *(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))]))
+        plan, expires = options["plan"] or standing.plan, options["expires"] or None
         data.update(plan=plan, remark=options["why"], expires=expires)
         if options["key"]:
             text = _gate_approval.approval_text(plan, user, options["why"], expires)

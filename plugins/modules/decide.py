@@ -14,6 +14,7 @@ description:
   - Writes one event to the ledger on the controller. No host is asked or touched.
   - A rollout that is at work hears it within 2 seconds, whichever terminal or job it runs in, if it uses the same ledger.
   - What is decided already is not decided again; then nothing changes.
+  - Refused, with nothing written, when there is no such ledger, or nothing to abort or promote.
   - The playbooks C(onprem.rollout.hold) and its siblings call it.
 attributes:
   check_mode:

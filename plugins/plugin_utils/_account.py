@@ -11,12 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _status, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -35,6 +36,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Re
 
 display = Display()
 
+LAST_CHANCE = 15.0  # seconds that the end of a run is tried to be written
 INTERRUPTED = 99  # what ansible-playbook exits with after a Ctrl-C
 
 
@@ -61,6 +63,8 @@ class Account:
     _decisions: Decisions | None = None
     _journal: Journal | None = None
     _reason: tuple[Reason, str] | None = None
+    _digest = ""
+    _standing = Standing("")
     _sound = True
 
     def _take_in(self, core: PlayInput, engine: str) -> None:
@@ -69,7 +73,10 @@ class Account:
         self._inputs, problems = _inputs.read(core, engine)
         if problems:
             raise AnsibleError(render(problems))
+        if self._inputs.verb == "status" and self._inputs.ledger != _ledgers.default_place():
+            self._require_ledger()
         self._release = release_digest(self._inputs.release)
+        self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, self._release)
         self._commands = Commands(sys.argv, core.playbooks)
 
     @property
@@ -90,9 +97,9 @@ class Account:
         """Take up the ledger and what is decided through it; an AnsibleError where the rollout must not begin."""
         if self._changes and not self._core.check_mode:
             self._journal = self._open_journal(self._release)
-            user, plan = _ledgers.user(self._core.variables(self._core.hosts[0])), digest(self._inputs.plan, self._release)
+            user = _ledgers.user(self._core.variables(self._core.hosts[0]))
             self._decisions = Decisions(
-                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, plan, user
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, self._digest, user
             )  # fmt: skip
 
     def _announce(self, width: int, *more: str) -> None:
@@ -110,8 +117,7 @@ class Account:
         """What the exit code is to say; see L(_outcome.wanted)."""
         if self._inputs.verb != "status":
             return self._driver.wanted
-        sound = self._sound and not any(run.inconsistent for run in self._driver.runs.values())
-        return "ok" if sound else "failed"
+        return _status.wanted(self._reason, self._standing, self._driver.runs) if self._sound else "failed"
 
     def _write_down(self) -> None:
         """What was decided is in the ledger before it is done, and hosts that begin from here on keep its head."""
@@ -128,27 +134,35 @@ class Account:
     def _open_ledger(self) -> Ledger:
         return _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(self._core.variables(self._core.hosts[0]), os.getpid()))
 
+    def _require_ledger(self) -> None:
+        """A place that somebody wrote and that is none is a mistake; a database that does not answer is a reason to be shown."""
+        ledger = self._open_ledger()
+        with suppress(LedgerError):
+            if missing := _ledgers.missing(ledger):
+                raise AnsibleError(f"rollout_ledger: {ledger.name}: {missing}")
+
     def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
         """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
         ledger, release = self._open_ledger(), self._inputs.plan.release
+        rollout = f"{release.name}-{release.version}" if release.name else ""
         lines: list[str] = []
         try:
             if self._inputs.audit:
                 self._sound = False  # until it is proven
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
-            standing, free = self._standing(ledger, f"{release.name}-{release.version}" if release.name else "")
+            self._standing, free = self._stands(ledger, rollout)
+            self._reason, self._digest = reason(self._standing, lambda run: free or is_gone(run)), self._standing.plan
         except (LedgerError, BrokenChain) as error:
-            return [*lines, f"rollout: the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"]
-        self._reason = reason(standing, lambda run: free or is_gone(run)) if standing else None
-        return [*lines, *([f"rollout {standing.rollout}: {self._reason[0]}: {self._reason[1]}"] if standing and self._reason else [])]
+            self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
+        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
 
     @staticmethod
-    def _standing(ledger: Ledger, rollout: str) -> tuple[Standing | None, bool]:
+    def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
         """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
-        standing = standing_of(ledger.entries(), rollout)
-        free = standing is not None and not ledger.lease(standing.rollout).taken()
-        return (standing_of(ledger.entries(), rollout) if standing and standing.at_work and free else standing), free
+        standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
+        free = bool(standing.rollout) and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) or standing) if standing.at_work and free else standing, free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
@@ -159,14 +173,16 @@ class Account:
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
-        changed = changes(open_run.data["inputs"], inputs, self._core.limited) if open_run else []
+        changed = changes(open_run.data["inputs"], inputs, self._core.limited or bool(open_run.data.get("limited"))) if open_run else []
         if changed and not self._inputs.replan:
             raise AnsibleError(
                 f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
                 + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
             )  # fmt: skip
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        journal.note("started", plan=digest(plan, release), by=by, inputs=inputs, replanned=changed, run=_holder.run_of(os.getpid()))
+        since = journal.standing.since or journal.head.number + 1
+        run, limited = _holder.run_of(os.getpid()), self._core.limited
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
@@ -175,8 +191,10 @@ class Account:
     def _note_end(self, how: str) -> None:
         if self._journal is not None:
             halt = self._driver.conductor.halt
-            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused)
+            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused, limited=self._core.limited)
             if not self._journal.flush(at_once=True):
+                display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
+            if not self._journal.flush_within(LAST_CHANCE):
                 display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
             self._journal.close()
 
@@ -195,10 +213,11 @@ class Account:
         conductor, runs = self._driver.conductor, self._driver.runs
         if self._inputs.verb == "status":
             lines = self._remembered(runs)
-            display.display("\n".join([*lines, *_story.status_lines(self._inputs.plan, runs, is_gone, self._commands)]))
+            display.display("\n".join([*lines, *_status.status_lines(self._inputs.plan, self._standing, runs, is_gone, self._commands)]))
         elif self._inputs.verb == "plan":
             lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
-            display.display("\n".join(lines + _story.fork_lines(self._inputs.plan, self._width)))
+            lines += [_story.digest_line(self._inputs.plan, self._digest, self._commands), *_story.fork_lines(self._inputs.plan, self._width)]
+            display.display("\n".join(lines))
 
     def _write_json(self, path: str) -> None:
         partial = f"{path}.partial"
@@ -215,8 +234,14 @@ class Account:
             for host, state in self._driver.conductor.states().items()
         }  # fmt: skip
         halt = self._driver.conductor.halt
-        return {"verb": self._inputs.verb, "plan": as_data(self._inputs.plan), "hosts": hosts, "halted": halt.value if halt else None,
-                "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None}  # fmt: skip
+        return {
+            "verb": self._inputs.verb,
+            "plan": {**as_data(self._inputs.plan), "digest": self._digest},
+            "hosts": hosts,
+            "halted": halt.value if halt else None,
+            "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+            **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
+        }
 
     def _last_words(self, code_is_known: bool = True) -> None:
         if self._changes:

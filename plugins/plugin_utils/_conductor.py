@@ -36,7 +36,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import Budg
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event, Orders
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave, on_halt
 from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun
 
 
@@ -49,6 +49,7 @@ class Conductor:
         self.doubt = ""
         self.look = ""
         self.gated: frozenset[str] = frozenset()
+        self.announces = False
         self.finished = False
         self.exceeded = ""
         self._budget = Budget(plan)
@@ -253,23 +254,17 @@ class Conductor:
 
     @property
     def _on_halt(self) -> str:
-        """An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open.
-
-        In an outage, and in a run that only waits, hosts that are healthy on the release are committed: parked ones could not stay.
-        """
-        if self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) or (self.halt is Halt.STOPPED and self._kept):
-            return "restore_host"
-        if self.halt in (Halt.STOPPED, Halt.ABORTED):
-            return "restore_wave"
-        if self.halt in (Halt.UNPROVEN, Halt.UNJUDGED, Halt.UNHEALTHY) or self._halt_ring is None:
-            return "hold"
-        return self._halt_ring.ring.on_failure
+        return on_halt(self.halt, self._kept, self._halt_ring.ring.on_failure if self._halt_ring else "hold")
 
     def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if self.at_gate or (self._is_awaited(run) and self._must_look("before")):
             return False
         self._open.append(run)
-        return self._enter(Wave.FILLING, run, now)
+        self._enter(Wave.FILLING, run, now)
+        if not self.announces or not run.waiting or self.halt is not None:
+            return True
+        orders.wake_at = now  # whoever is told of the wave may still pause it before its first host
+        return False
 
     def _must_look(self, when: str) -> bool:
         """Whether the fleet is to be looked at, before or after the wave at work; L(look) says so until L(looked), but not before a wave that is held."""

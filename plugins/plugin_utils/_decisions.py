@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Gate, Situation, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_command import Pending
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, told
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Wave
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, Wave
 
 ASKED = (Wave.PENDING, Wave.FILLING)  # while hosts of a wave may be let in
 
@@ -56,18 +57,20 @@ class Decisions:
         self._watched: list[tuple[Gate, Watch]] = []
         self._answer = Answer(Verdict.PASS, "")
         conductor.gated = frozenset(gates)
+        conductor.announces = True  # so that a wave is in the ledger before its first host is let in
 
-    def attend(self) -> None:
-        """Hear the ledger, ask the gates, and act. Called before every pass."""
+    def attend(self, asked: bool = True) -> None:
+        """Hear the ledger, ask the gates, and act. Called before every pass. asked: whether all hosts were; before, nothing waits for gates or time."""
         if self._conductor.finished:
             return
         for entry in self._journal.listen():
             self._act(entry)
-        closed = self._ask()
+        closed = self._ask() if asked else ""
         self._journal.flush()
         hold = self._journal.standing.hold
-        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else closed))
-        self._wait()
+        self._pause(self._journal.trouble or (f"held by {told(hold)}" if hold else closed), closed)
+        if asked:
+            self._wait()
 
     def close(self) -> None:
         """Nobody is asked any more: end what was started to find an answer."""
@@ -81,7 +84,8 @@ class Decisions:
             watch.hurry()
         if entry.kind == "abort":
             self._tell(Event("decided", now, detail=f"abort by {told(entry)}"))
-            self._conductor.stop(entry.data.get("then") == "keep", now)
+            if self._conductor.current:  # or there is nobody to be let in
+                self._conductor.stop(entry.data.get("then") == "keep", now)
         elif entry.kind == "promote":
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)
@@ -92,6 +96,7 @@ class Decisions:
         """Ask the gates of the wave at work, if it has any; why it may not go on, or nothing."""
         ring, number, state = self._conductor.current or ("", 0, Wave.JUDGED)
         if ring not in self._gates or state not in ASKED or self._conductor.halt is not None or not (self._conductor.at_gate or state is Wave.FILLING):
+            self._place, self._watched = ("", 0), []
             return ""
         if self._place != (ring, number):
             self._place = (ring, number)
@@ -106,6 +111,11 @@ class Decisions:
         self._hear(judge(watch.answer for _gate, watch in self._watched), state)
         return "" if self._answer.verdict is Verdict.PASS else self._answer.why
 
+    @property
+    def _pending(self) -> bool:
+        """Whether a gate of the wave has not given any answer yet; its own time limit says for how long."""
+        return any(isinstance(watch.answer, Pending) for _gate, watch in self._watched)
+
     def _hear(self, answer: Answer, state: Wave) -> None:
         if (answer.verdict, answer.why) != (self._answer.verdict, self._answer.why):
             ring, number = self._place
@@ -116,16 +126,16 @@ class Decisions:
         elif answer.verdict is Verdict.PASS and state is Wave.PENDING:
             self._conductor.open_gate()
 
-    def _pause(self, why: str) -> None:
-        if why != self._conductor.paused:
-            if not self._conductor.at_gate:  # of a gate everybody has heard
+    def _pause(self, why: str, closed: str) -> None:
+        if why != self._conductor.paused and self._conductor.halt is not Halt.WAITING:  # why it waited is its last word
+            if why != closed or not self._conductor.at_gate:  # of a gate everybody has heard
                 self._tell(Event("decided", self._clock(), detail=f"nobody new is let in: {why}" if why else "goes on"))
             self._conductor.paused = why
 
     def _wait(self) -> None:
         """Count the time in which nothing goes on."""
         now = self._clock()
-        if not self._conductor.paused or not self._conductor.stands_still or self._conductor.halt is not None:
+        if self._pending or not self._conductor.paused or not self._conductor.stands_still or self._conductor.halt is not None:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now

@@ -63,6 +63,11 @@ class Driver:
         self._proofs = Proofs()
         self._wave: tuple[str, ...] = ()
 
+    @property
+    def asked(self) -> bool:
+        """Every host was asked, and what was half done is settled."""
+        return self._reading.done
+
     # --- what core asks before every pass ---
 
     def hosts_left(self) -> list[str]:
@@ -70,6 +75,7 @@ class Driver:
         while not self._stage.terminated():
             if self._stage.dead_worker():
                 raise WorkerDied("a worker process of this controller was killed, or could not be started")
+            self._attend()
             if not self._reading.done and self._reading.step():
                 reading = self._runnable(self._reading.asking)
                 if reading:
@@ -78,7 +84,6 @@ class Driver:
                 continue
             if self._look_only:
                 return []
-            self._attend()
             now = self._clock()
             for host in list(self._active):
                 if not self._stage.busy(host):

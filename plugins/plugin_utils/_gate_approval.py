@@ -22,13 +22,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Situation, Verdict
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_options import Options
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import ENCODER, Entry, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import end_of
 
 TYPE = "approval"
 OPTIONS = ("type", "name", "count", "not_launcher", "allowed_signers", "files", "max_age")
@@ -212,11 +212,8 @@ class ApprovalGate:
             if approval.at is None:
                 return "names no end, and a file must when there is a max_age", 0.0
             return "", approval.at + self.max_age
-        try:
-            end = datetime.fromisoformat(str(approval.expires).replace("Z", "+00:00"))
-            return ("", end.timestamp()) if end.tzinfo else (f"expires {approval.expires!r} without saying in which zone", 0.0)
-        except (ValueError, OverflowError):
-            return f"expires {approval.expires!r}, which is no ISO 8601 time", 0.0
+        why, end = end_of(approval.expires)
+        return f"expires {approval.expires!r}, which {why}" if why else "", end
 
     def _from_files(self) -> Iterator[Approval]:
         if self.files is None:

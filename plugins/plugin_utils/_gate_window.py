@@ -20,7 +20,8 @@ Nothing is remembered: the answer depends on the clock alone, so one that jumps 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -37,8 +38,29 @@ START = datetime(2024, 1, 1)  # a Monday; a time without a zone is one on the wa
 FREQUENCIES = ("HOURLY", "DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 STEPS = {"HOURLY": timedelta(hours=1), "DAILY": timedelta(days=1), "WEEKLY": timedelta(weeks=1)}
 MARGIN = timedelta(days=2)  # more than any zone ever moved its clock
+STEPS_TOGETHER = 400  # openings that are tried for one at which other gates are open, too
 STEPS_AHEAD = 1000  # openings that are tried for one that is not frozen
+YEARS_AHEAD = {"HOURLY": 10, "DAILY": 100, "WEEKLY": 400, "MONTHLY": 400, "YEARLY": 400}  # a rule that does not come true for so long never does
 FOR_EVER = float("inf")
+
+
+class TooFar(Exception):
+    """A rule did not come true for so long that nobody needs to wait for it."""
+
+
+def _bounded(rule: Any, years: int) -> Any:
+    """The rule, which raises L(TooFar) after so many years. By itself dateutil counts to the year 9999, and asks a rule for its weeks in every year."""
+    weeks, left = rule._byweekno, years * (5 if rule._byweekno else 1)
+
+    def _byweekno(self: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TooFar
+        return weeks
+
+    rule.__class__ = type("Bounded", (rule.__class__,), {"_byweekno": property(_byweekno)})
+    return rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +76,11 @@ class Window:
         """When it opens, on the wall, from C(after) on."""
         from dateutil.rrule import rrulestr
 
-        return iter(rrulestr(self.rrule, dtstart=self._start_near(after)).xafter(after, inc=True))
+        start = self._start_near(after)
+        years = after.year - start.year + YEARS_AHEAD[_parts(self.rrule)["FREQ"]]
+        rule = _bounded(rrulestr(self.rrule, dtstart=start), years)
+        with suppress(TooFar):
+            yield from rule.xafter(after, inc=True)
 
     def _start_near(self, wall: datetime) -> datetime:
         """A start that gives the same openings from C(wall) on, without counting through years of them."""
@@ -173,6 +199,21 @@ def future_problem(gate: WindowGate, now: float) -> Problem | None:
         return None
     rules = "; ".join(f"{window.rrule} from {window.start.isoformat(' ')}" for window in gate.windows)
     return Problem(gate.where, rules or "freezes", f"has no window after {gate._say(now)}; give one that comes again, or a later end")
+
+
+def together_problem(gates: Sequence[WindowGate], now: float) -> Problem | None:
+    """Why gates that all must pass never do so at the same time; each of them has a future of its own."""
+    moment = now
+    for _step in range(STEPS_TOGETHER):
+        closed = [gate for gate in gates if gate._ends(moment) is None]
+        if not closed:
+            return None
+        openings = [gate.next_opening(moment) for gate in closed]
+        if None in openings:
+            break
+        moment = max(opening for opening in openings if opening is not None)
+    names = " and ".join(gate.name for gate in gates)
+    return Problem(gates[0].where, names, "these gates are never open at the same time; put windows of which any is enough into one gate")
 
 
 def parse(raw: Mapping[str, Any], where: str) -> tuple[WindowGate | None, list[Problem]]:

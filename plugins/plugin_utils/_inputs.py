@@ -21,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _gates, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Gate
-from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_window import WindowGate, future_problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_window import WindowGate, future_problem, together_problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
     LEASE,
     WHOLE,
@@ -170,13 +170,23 @@ def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> 
             problems.append(Problem(f"rollout_rings[{index}].gates", name, "is the name of a gate in rollout_gates too; give every gate its own"))
         if shared or own:
             gates[ring.name] = (*shared, *own)
-            if ring.commit in ("ring", "rollout"):
-                remedy = "hosts cannot stay uncommitted while a gate waits for people or a time: write host or wave"
-                problems.append(Problem(f"rollout_rings[{index}].commit", ring.commit, remedy))
-    for gate in {gate.name: gate for all_of_them in gates.values() for gate in all_of_them}.values():
-        problem = future_problem(gate, time.time()) if isinstance(gate, WindowGate) else None
-        problems += [problem] if problem else []
+    for index, ring in enumerate(rings):
+        awaited = [later.name for later in rings[index:] if later.name in gates and (later is ring or ring.commit == "rollout")]
+        if awaited and ring.commit in ("ring", "rollout"):
+            remedy = f"hosts cannot stay uncommitted while a gate of the ring {awaited[0]} waits for people or a time: write host or wave"
+            problems.append(Problem(f"rollout_rings[{index}].commit", ring.commit, remedy))
+    problems += _schedule_problems(gates)
     return gates
+
+
+def _schedule_problems(gates: Mapping[str, tuple[Gate, ...]]) -> list[Problem]:
+    """Windows that nobody is ever let in by, alone or together with the others of their ring."""
+    now = time.time()
+    windows = [[gate for gate in of_ring if isinstance(gate, WindowGate)] for of_ring in gates.values()]
+    alone = {gate.where: future_problem(gate, now) for together in windows for gate in together}
+    sound = {tuple(gate.where for gate in together): together for together in windows if not any(alone[gate.where] for gate in together)}
+    found = [together_problem(together, now) for together in sound.values() if len(together) > 1]
+    return [problem for problem in (*alone.values(), *found) if problem]
 
 
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release, tailor: Tailor) -> tuple[list[Member], list[Problem]]:

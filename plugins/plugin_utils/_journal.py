@@ -54,7 +54,7 @@ class Journal:
         give_up_at, tries = self._clock() + PATIENCE, 0
         while True:
             taken, tries = self._lease.take(), tries + 1
-            for entry in self._ledger.news():
+            for entry in self._ledger.news(bare="host"):
                 self.standing.hear(entry)
                 self.head = entry.head
             if taken:
@@ -118,22 +118,31 @@ class Journal:
         self._gather_until = self._clock() + GATHER
         return True
 
+    def flush_within(self, seconds: float) -> bool:
+        """The same at once, and again for so many seconds: it is the last chance."""
+        end = self._clock() + seconds
+        while not self.flush(at_once=True):
+            if self._clock() >= end:
+                return False
+            self._sleep(min(LISTEN, seconds))
+        return True
+
     def listen(self) -> list[Entry]:
         """The events of this rollout that others wrote since, as soon as C(LISTEN) seconds after the last look."""
         if self._clock() < self._listen_at:
             return []
         self._listen_at, self._stay_until = self._clock() + LISTEN, self._clock() + STAY
+        heard: list[Entry] = []
+        self._unheard = ""
         try:
-            heard = self._ledger.news()
+            for entry in self._ledger.news(bare="host"):
+                self.standing.hear(entry)
+                heard += [entry] if entry.rollout == self.standing.rollout else []
         except (LedgerError, BrokenChain) as error:
             self._unheard = str(error)
-            return []
-        self._unheard = ""
-        for entry in heard:
-            self.standing.hear(entry)
-        if not self._lease.held:
+        if not self._lease.held and not self._unheard:
             self._keep()
-        return [entry for entry in heard if entry.rollout == self.standing.rollout]
+        return heard
 
     def _stay(self) -> None:
         """Say that the run is there also while it does not listen, as long as hosts are asked."""

@@ -10,7 +10,6 @@ gone does not stop the run that wants to write to it; after a failure the connec
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -32,7 +31,9 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
     Head,
     LedgerError,
     follow,
+    follow_back,
     head_of,
+    last_head,
     line_of,
 )
 
@@ -43,6 +44,7 @@ LIMIT = 4.0  # seconds that anything may take
 QUICK = 0.5  # what fails within so many seconds may be tried again at once; after that, for so many
 REST = 2.0  # times as long as it was waited in vain, nothing is tried
 PAGE = 5000  # lines that are read at once
+PAGE_BACK = 200  # of the newest, which are often all that is wanted
 LAYOUT = 1  # of the tables; the lines have a schema of their own
 SECRET = ("password", "sslpassword")
 DEFAULTS = {
@@ -67,6 +69,8 @@ LAYOUT_EXISTS = "select to_regclass('onprem_rollout_ledger.layout') is not null"
 WHICH_LAYOUT = "select max(version) from onprem_rollout_ledger.layout"
 LAST = "select number, line from onprem_rollout_ledger.lines order by number desc limit 1"
 FROM = "select number, line from onprem_rollout_ledger.lines where number >= %s order by number limit %s"
+BACK = "select number, line from onprem_rollout_ledger.lines where number < %s order by number desc limit %s"
+NO_LIMIT = 2**63 - 1
 WRITE = """
 insert into onprem_rollout_ledger.lines (number, line)
 select %s + place, line from unnest(string_to_array(%s, E'\\n')) with ordinality as written (line, place)
@@ -110,6 +114,10 @@ class LedgerPostgresql:
         self._trouble, self._rests_until = "", float("-inf")
         OPEN.add(self)
 
+    def exists(self) -> bool:
+        with self._at_work("read") as connection:
+            return _exists(connection)
+
     def append(self, events: Sequence[Event]) -> Head:
         """Write the events, all or none; L(LedgerError) when that cannot be.
 
@@ -142,24 +150,36 @@ class LedgerPostgresql:
         """Every event from the first on, the chain checked; no event where there are no tables yet."""
         return self._after(START)
 
-    def news(self) -> list[Entry]:
-        """What was written since this was asked before, by whomever; at first all of it."""
-        found = list(self._after(self._head))
-        if found:
-            self._head = found[-1].head
-        return found
+    def newest_first(self, bare: str = "") -> Iterator[Entry]:
+        """The same from the last on, the chain checked on the way."""
+        return follow_back(self._lines_back(), bare)
+
+    def news(self, bare: str = "") -> Iterator[Entry]:
+        """What was written since this was read to its end before, by whomever; at first all of it."""
+        for entry in self._after(self._head, bare):
+            self._head = entry.head
+            yield entry
+
+    def _lines_back(self) -> Iterator[str]:
+        before, page = NO_LIMIT, PAGE_BACK
+        while before > 1:
+            with self._at_work("read") as connection:
+                self._made = self._made or _exists(connection)
+                rows = connection.execute(BACK, (before, page)).fetchall() if self._made else []
+            yield from (line for _number, line in rows)
+            before, page = rows[-1][0] if rows else 0, PAGE
 
     def lease(self, rollout: str) -> LeasePostgresql:
         return LeasePostgresql(rollout, self._at_work, lambda: self._connection)
 
-    def _after(self, head: Head) -> Iterator[Entry]:
+    def _after(self, head: Head, bare: str = "") -> Iterator[Entry]:
         """A page at a time, so that nobody keeps a transaction open, however slowly this is read."""
         while True:
             rows = self._page(head)
             for number, line in rows:
                 if number != head.number + 1:
                     raise BrokenChain(head.number + 1, f"is gone: line {number} comes after line {head.number}")
-                entry = follow(head, line)
+                entry = follow(head, line, bare)
                 yield entry
                 head = entry.head
             if len(rows) < PAGE:
@@ -183,13 +203,7 @@ class LedgerPostgresql:
         if row is None:
             return START
         number, line = row
-        try:
-            sound = json.loads(line)["n"] == number
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        if not sound:
-            raise LedgerError(f"the last line of the ledger {self.name} is no event; look at it with the verb audit")
-        return head_of(Head(number - 1, ""), line)
+        return last_head(self.name, line, number)
 
     def _create(self, connection: Connection) -> None:
         """The tables, where there are none: another writer may have made them meanwhile."""

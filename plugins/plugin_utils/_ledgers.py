@@ -47,6 +47,11 @@ def open_ledger(place: str, who: str) -> Ledger:
     return LedgerFile(os.path.abspath(os.path.expanduser(place)), who, time.time)
 
 
+def missing(ledger: Ledger) -> str:
+    """Why a ledger that should be there is none, or nothing. One that cannot be asked may be there."""
+    return "" if ledger.exists() else "there is no such ledger; give the rollout_ledger of the upgrade, whose first run makes it"
+
+
 def user(variables: Mapping[str, Any]) -> str:
     """Who started this: in AWX the user who launched the job, elsewhere the one of the process."""
     return _holder.user(variables)

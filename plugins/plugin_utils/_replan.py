@@ -17,9 +17,9 @@ SHOWN = 8
 def inputs_of(plan: Plan, release: str) -> dict[str, Any]:
     """What a rollout is made from, as the ledger keeps it: the release's digest, and each ring's policy and hosts."""
     rings = {ring["name"]: {option: value for option, value in ring.items() if option not in ("name", "waves")} for ring in as_data(plan)["rings"]}
-    hosts = {ring.ring.name: sorted(ring.hosts) for ring in plan.rings}
+    waves = [[ring.ring.name, [list(wave) for wave in ring.waves]] for ring in plan.rings]  # the ledger sorts keys
     limits = {"gates": as_data(plan)["gates"], "max_failures": plan.max_failures, "max_unreachable": plan.max_unreachable, "max_unhealthy": plan.max_unhealthy}
-    return {"release": release, "rings": rings, "hosts": hosts, "held": sorted(plan.held), "limits": limits}
+    return {"release": release, "rings": rings, "waves": waves, "held": sorted(plan.held), "limits": limits}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) -> list[str]:
@@ -35,7 +35,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], limited: bool) ->
         old = before.get("limits", {}).get(name)
         lines += [f"rollout_{name} was {old}, is {value}"] if old != value else []
     old_rings, new_rings = before.get("rings", {}), now["rings"]
-    old_hosts, new_hosts = before.get("hosts", {}), now["hosts"]
+    old_hosts, new_hosts = ({ring: [host for wave in waves for host in wave] for ring, waves in each.get("waves", [])} for each in (before, now))
     for ring in sorted({*old_rings, *new_rings}):
         if ring not in new_rings:
             lines += [] if limited or free.issuperset(old_hosts.get(ring, [])) else [f"ring {ring} is gone"]

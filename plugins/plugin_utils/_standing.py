@@ -21,7 +21,11 @@ VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 
 
 class Standing:
-    """A rollout as its events say. Events of other rollouts are not heard."""
+    """A rollout as its events say. Events of other rollouts are not heard.
+
+    unfinished: the start of the run that has not brought it to its end: the newest of all hosts, or, without one, of some only.
+    everywhere: a run of all hosts brought it to its end, and those of some hosts since, too.
+    """
 
     def __init__(self, rollout: str) -> None:
         self.rollout = rollout
@@ -31,13 +35,21 @@ class Standing:
         self.run: Entry | None = None
         self.wave: Entry | None = None
         self.outage: Entry | None = None
+        self.gate: Entry | None = None
         self.halted: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
+        self.plans: set[str] = set()
+        self.last: Entry | None = None
+        self.wave_states: dict[tuple[str, int], str] = {}
+        self.unfinished: Entry | None = None
+        self.everywhere = False
 
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
             return
+        if entry.kind not in VERBS:
+            self.last = entry
         if entry.kind == "hold":
             self.hold = self.hold or entry
         elif entry.kind == "resume":
@@ -49,16 +61,36 @@ class Standing:
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
-            self.run, self.end, self.wave, self.halted, self.abort, self.promote, self.outage = entry, None, None, None, None, None, None
+            self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
+            self.outage = None
+            self.wave_states = {}
+            self.plans.add(self.plan)
+            if not self.limited:
+                self.everywhere = False
+            if not (self.limited and self.unfinished):
+                self.unfinished = entry
         elif entry.kind == "wave":
-            if entry.data.get("state") != "soaking":  # that it soaks, and for how long, was said just before
-                self.wave = entry
+            self._hear_wave(entry)
+        elif entry.kind == "gate":
+            self.gate = None if entry.data.get("verdict") == "pass" else entry
         elif entry.kind == "outage":
             self.outage = entry if entry.data.get("why") else None
         elif entry.kind == "halted":
             self.halted = entry
         elif entry.kind == "finished":
             self.end = entry
+            self.wave_states = {place: state if state == "judged" else "stopped" for place, state in self.wave_states.items()}
+            well = entry.data.get("how") == "ok"
+            self.everywhere = well and (self.everywhere or not self.limited)
+            if self.everywhere:
+                self.unfinished = None
+
+    def _hear_wave(self, entry: Entry) -> None:
+        state = str(entry.data.get("state"))
+        if state != "soaking":  # that it soaks, and for how long, was said just before
+            self.wave, self.gate = entry, None
+            place = str(entry.data.get("ring")), int(entry.data.get("wave") or 0)
+            self.wave_states[place] = "stopped" if state == "judged" and self.halted else state
 
     @property
     def at_work(self) -> bool:
@@ -66,14 +98,24 @@ class Standing:
         return self.run is not None and self.end is None
 
     @property
-    def unfinished(self) -> Entry | None:
-        """The start of the newest run, unless that one brought the rollout to its end."""
-        return None if self.end and self.end.data.get("how") == "ok" else self.run
+    def limited(self) -> bool:
+        """Whether the newest run is of some hosts only: that one brings nobody else to the release."""
+        return bool(self.run and self.run.data.get("limited"))
+
+    @property
+    def since(self) -> int:
+        """The number of the oldest event that counts for the runs and verbs to come; 0 when none does."""
+        return self.hold.head.number if self.hold else 0
 
     @property
     def plan(self) -> str:
         """The digest of the plan of the newest run."""
         return str(self.run.data.get("plan", "")) if self.run else ""
+
+    @property
+    def waves(self) -> Mapping[str, list[list[str]]]:
+        """The hosts of every wave of the newest run, by ring, in the order of the rollout."""
+        return dict(self.run.data.get("inputs", {}).get("waves", [])) if self.run else {}
 
 
 def settled(verb: str, standing: Standing) -> str:
@@ -84,8 +126,8 @@ def settled(verb: str, standing: Standing) -> str:
         return "is not held"
     if verb == "abort" and standing.abort:
         return f"is aborted already, by {told(standing.abort)}"
-    if verb in ("abort", "promote") and not standing.at_work:
-        return "has no run at work"
+    if verb == "promote" and standing.promote and not standing.at_work:
+        return f"was promoted, by {told(standing.promote)}, and its run has ended"
     return ""
 
 
@@ -106,6 +148,28 @@ def standing_of(entries: Iterable[Entry], rollout: str = "") -> Standing | None:
     return found.get(newest)
 
 
+def lately(newest_first: Iterable[Entry], rollout: str = "") -> Standing | None:
+    """The same as far as verbs ask, read from the end: back to what the start of the newest run says that still counts.
+
+    Without a run of that rollout everything is read.
+    """
+    found: list[Entry] = []
+    counts = 0
+    for entry in newest_first:
+        if entry.kind == "started" and not counts and rollout in ("", entry.rollout):
+            rollout, counts = entry.rollout, int(entry.data.get("since", 1))
+        if not rollout or entry.rollout == rollout:
+            found.append(entry)
+        if counts and entry.head.number <= counts:
+            break
+    if not rollout:
+        return None
+    standing = Standing(rollout)
+    for entry in reversed(found):
+        standing.hear(entry)
+    return standing
+
+
 class Reason(str, Enum):
     """Why something or nothing happens in a rollout: a closed set."""
 
@@ -113,12 +177,14 @@ class Reason(str, Enum):
     RUNNING = "running"
     OUTAGE = "outage"
     SOAKING = "soaking"
+    GATE = "gate"
     HELD = "held"
     WAITING = "waiting"
     HALTED = "halted"
     DIED = "died"
     NOT_EVERYWHERE = "not_everywhere"
     DONE = "done"
+    LEDGER = "ledger"
 
     def __str__(self) -> str:
         return self.value
@@ -136,16 +202,34 @@ def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> 
     if end is None and standing.outage:
         return Reason.OUTAGE, f"an outage since {stamp(standing.outage.at)}: {standing.outage.data['why']}"
     if end is None:
-        where = f"{standing.wave.data['ring']} wave {standing.wave.data['wave']}" if standing.wave else "the hosts are asked"
-        state = str(standing.wave.data["state"]) if standing.wave else ""
-        if state.startswith("soaks"):
-            return Reason.SOAKING, f"{where} {state} since {stamp(standing.wave.at if standing.wave else 0)}"
-        return Reason.RUNNING, f"{where}, by {run.who}"
+        return _at_work(standing, run)
     how, when = end.data.get("how"), stamp(end.at)
-    if how == "ok":
+    last = f"the last run{', of some hosts only (--limit),' if standing.limited else ''}"
+    if how == "ok" and standing.everywhere:
         return Reason.DONE, f"every host that takes part has it since {when}"
+    if how == "ok":
+        return Reason.NOT_EVERYWHERE, f"{last} brought them to it at {when}; the others wait for a run without a limit"
     if how == "waiting":
-        return Reason.WAITING, f"the last run waited until {when}: {end.data.get('paused')}"
+        return Reason.WAITING, f"{last} waited until {when}: {end.data.get('paused')}"
     if how in ("halted", "interrupted"):
-        return Reason.HALTED, f"the last run was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
-    return Reason.NOT_EVERYWHERE, f"the last run ended at {when}, and some hosts are left"
+        return Reason.HALTED, f"{last} was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
+    return Reason.NOT_EVERYWHERE, f"{last} ended at {when}, and some hosts are left"
+
+
+def _at_work(standing: Standing, run: Entry) -> tuple[Reason, str]:
+    by = f"by {run.who}{', of some hosts only (--limit)' if standing.limited else ''}, last heard of {stamp((standing.last or run).at)}"
+    gate, wave = standing.gate, standing.wave
+    if standing.halted:
+        ends = Reason.WAITING if standing.halted.data.get("why") == "waiting" else Reason.HALTED
+        return ends, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"
+    if gate:
+        return Reason.GATE, f"{_place(gate)} waits since {stamp(gate.at)}: {gate.data.get('why')}"
+    if wave is None:
+        return Reason.RUNNING, f"the hosts are asked, {by}"
+    if str(wave.data["state"]).startswith("soaks"):
+        return Reason.SOAKING, f"{_place(wave)} {wave.data['state']} since {stamp(wave.at)}"
+    return Reason.RUNNING, f"{_place(wave)}, {by}"
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.data.get('ring')} wave {entry.data.get('wave')}"

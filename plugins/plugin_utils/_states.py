@@ -83,3 +83,16 @@ class Halt(str, Enum):
     ABORTED = "aborted"
     STOPPED = "stopped"
     WAITING = "waiting"
+
+
+def on_halt(halt: Halt | None, kept: bool, on_failure: str) -> str:
+    """What becomes of hosts that are not committed: restore_wave, restore_host or hold. on_failure: what the ring says; kept: an operator keeps them.
+
+    An unproven wave says nothing against the release, so nothing is reverted for it; an abort leaves nothing open.
+    In an outage, and in a run that only waits, hosts that are healthy on the release are committed: parked ones could not stay.
+    """
+    if halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) or (halt is Halt.STOPPED and kept):
+        return "restore_host"
+    if halt in (Halt.STOPPED, Halt.ABORTED):
+        return "restore_wave"
+    return "hold" if halt in (Halt.UNPROVEN, Halt.UNJUDGED, Halt.UNHEALTHY) else on_failure

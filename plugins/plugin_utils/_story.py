@@ -9,7 +9,7 @@ Pure: strings from data. Every text that came from a host or a user is made safe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
@@ -115,6 +115,12 @@ def _checked_every(ring: Ring) -> str:
     return f", checked every {span(ring.soak_interval)}" if 0 < ring.soak_interval < ring.soak else ""
 
 
+def digest_line(plan: Plan, digest: str, commands: Commands) -> str:
+    """What approvals name, with the command where one is needed."""
+    asked = any(isinstance(gate, Mapping) and gate.get("type") == "approval" for ring in plan.rings for gate in (*plan.gates, *ring.ring.gates))
+    return f"plan: {digest}" + (f"; to approve it: {commands.other('approve', '-e', f'rollout_plan={digest}')}" if asked else "")
+
+
 def _to_do(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
     doing = sum(1 for state in states.values() if state is State.WAITING)
     settling = sum(1 for run in runs.values() if half_done(run.record))
@@ -196,51 +202,6 @@ def installed(record: Mapping[str, Any]) -> str:
     return clean(f"{release.get('name')} {release.get('version')}") if release else "an unknown version (no rollout yet)"
 
 
-def status_lines(plan: Plan, runs: Mapping[str, Any], is_gone: Callable[[Mapping[str, Any]], bool], commands: Commands = NO_COMMANDS) -> list[str]:
-    """What every host runs and what its record says, the worst first. is_gone: whether a holder is known to have ended."""
-    rows: list[tuple[int, str]] = []
-    for ring in plan.rings:
-        for host in ring.hosts:
-            rank, text = _host_status(runs[host], is_gone)
-            rows.append((rank, f"{ring.ring.name}: {clean(host)}: {text}"))
-    rows += [(2, f"held by you: {clean(host)}: {clean(reason)}: {_host_status(runs[host], is_gone)[1]}") for host, reason in plan.held.items()]
-    worst = max((rank for rank, _text in rows), default=0)
-    head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
-            4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[worst]  # fmt: skip
-    return [*alarm_lines(runs, commands), f"status: {head}", *(text for _rank, text in sorted(rows, key=lambda row: -row[0]))]
-
-
-def _host_status(run: Any, is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[int, str]:
-    if run.dark or (run.why and not run.heard):
-        return 4, f"could not be asked: {clean(run.dark or run.why, 200)}"
-    transaction = run.record.get("transaction") or {}
-    release, phase = transaction.get("release") or {}, transaction.get("phase")
-    text = f"runs {installed(run.record)}{_failed_releases(run.record)}"
-    if phase == "inconsistent":
-        return 6, f"{text}; INCONSISTENT: {clean(transaction.get('reason'))}"
-    if phase == "held":
-        return 5, f"{text}; HELD on {clean(release.get('name'))} {clean(release.get('version'))}: {clean(run.kept)}"
-    if phase in (None, "committed", "restored") and run.record.get("drained"):
-        return 3, f"{text}; {half_done(run.record)}"
-    if phase == "restored":
-        return 0, f"{text}; {clean(release.get('name'))} {clean(release.get('version'))} was restored: {clean(transaction.get('reason'), 160)}"
-    if phase not in (None, "committed"):
-        evicted = transaction.get("evicted") or {}
-        holder = evicted.get("holder") or transaction.get("holder") or {}
-        who = _run(holder)
-        if evicted:
-            who = f"left half done by {who}, from whom {_run(evicted.get('by') or {})} took it: the next upgrade restores it first"
-        else:
-            who = f"left half done by {who}, which has ended: the next upgrade restores it first" if is_gone(holder) else f"held by {who}"
-        return 3, f"{text}; {phase} to {clean(release.get('version'))} since {clean(transaction.get('began'))}, {who}"
-    return 0, text
-
-
-def _run(holder: Mapping[str, Any]) -> str:
-    job = f", job {clean(holder['job'])}" if holder.get("job") else ""
-    return f"{clean(holder.get('user'))} on {clean(holder.get('controller'))}, pid {clean(holder.get('pid'))}{job}"
-
-
 def held_lines(plan: Plan) -> list[str]:
     """Who takes no part, and why. Hosts that did not opt in to a candidate are many, and on one line."""
     lines = [f"held by you: {clean(host)}: {clean(reason)}" for host, reason in plan.held.items() if not reason.startswith("candidate:")]
@@ -248,13 +209,6 @@ def held_lines(plan: Plan) -> list[str]:
     if others:
         lines.append(f"candidate: not opted in: {count(len(others), 'host')}: {names(others)}")
     return lines
-
-
-def _failed_releases(record: Mapping[str, Any]) -> str:
-    """What the host does not take again."""
-    failed = [item.get("release") or {} for item in record.get("failed") or []]
-    shown = names([f"{item.get('name')} {item.get('version')}" for item in failed], 3)
-    return f"; failed here, not tried again: {shown}" if failed else ""
 
 
 def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> str | None:

@@ -60,7 +60,8 @@ class StrategyModule(Account, HostPinned):
         self._take_in(Core(self, iterator), "staged")
         conductor = Conductor(self._inputs.plan)
         self._begin(conductor)
-        attend = self._decisions.attend if self._decisions else None
+        decisions = self._decisions
+        attend = (lambda: decisions.attend(self._driver.asked)) if decisions else None
         self._driver = Driver(conductor, self._core, self._release, self._tell, self._settings, look_only=not self._changes, attend=attend)
         self._core.listen(self._driver.report, self._last_words)
         self._announce(self._core.width)

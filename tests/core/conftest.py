@@ -219,6 +219,11 @@ class Fleet:
         """Every event of the ledger, the chain checked."""
         return list(replay(self.ledger_file.read_text().splitlines())) if self.ledger_file.exists() else []
 
+    def has_a_ledger(self) -> None:
+        """As after the first run: verbs make none."""
+        self.ledger_file.parent.mkdir(parents=True)
+        self.ledger_file.touch()
+
     def inventory(self, **variables: Any) -> Path:
         hostvars = variables.pop("hostvars", {})
         data = {

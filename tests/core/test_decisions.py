@@ -51,7 +51,9 @@ def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(f
 
 def test_a_rollout_that_is_held_waits_and_ends_well_and_the_next_run_goes_on(fleet):
     hosts = fleet(standard=2)
-    assert hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}').rc == 0
+    hosts.has_a_ledger()
+    held = hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}')
+    assert (held.rc, ": an audit (no run of it yet)" in held.out) == (0, True), held.out
     result = hosts.run(rollout_max_wait=0)
     assert (result.rc, set(result.states.values())) == (0, {"held"}), result.out
     assert "ROLLOUT WAITS: shop 2.0: held by" in result.out
@@ -101,11 +103,22 @@ def test_nobody_is_touched_by_a_rollout_that_no_ledger_remembers(fleet):
     assert "Not a directory" in result.out or "File exists" in result.out
 
 
+def test_a_ledger_that_is_not_there_is_made_by_nobody_but_the_upgrade(fleet):
+    hosts = fleet(standard=1)
+    held = hosts.run("onprem.rollout.hold")
+    assert (held.rc, "there is no such ledger" in " ".join(held.out.split()), hosts.ledger_file.exists()) == (2, True, False), held.out
+    status = hosts.run("onprem.rollout.status")
+    assert (status.rc, status.data["reason"]["kind"]) == (0, "not_started"), status.out
+    mistyped = hosts.run("onprem.rollout.status", "-e", f"rollout_ledger={hosts.root}/legder.jsonl")
+    assert (mistyped.rc, "legder.jsonl: there is no such ledger" in " ".join(mistyped.out.split())) == (1, True), mistyped.out
+
+
 def test_a_ledger_that_was_edited_is_not_gone_on_with(fleet):
     hosts = fleet(standard=1)
+    hosts.has_a_ledger()
     assert hosts.run("onprem.rollout.hold").rc == 0
     assert hosts.run("onprem.rollout.resume").rc == 0
-    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+    path = hosts.ledger_file
     path.write_text(path.read_text().replace('"why":""', '"why":"no reason"', 1))
     result = hosts.run()
     assert (result.rc, hosts.untouched("standard0")) == (1, True), result.out
@@ -116,12 +129,14 @@ def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(flee
     hosts = fleet(standard=1)
     assert hosts.run().rc == 0
     hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "an audit"}')
+    aborted = hosts.run("onprem.rollout.abort")
+    assert (aborted.rc, "so there is nothing to abort" in " ".join(aborted.out.split())) == (2, True), aborted.out
     status = hosts.run("onprem.rollout.status")
     assert "rollout shop-2.0: held: held since" in status.out
     assert status.data["reason"]["kind"] == "held"
     audited = hosts.run("onprem.rollout.audit")
     assert (audited.rc, "the chain is whole; 1 hosts agree" in audited.out) == (0, True), audited.out
-    path = hosts.root / ".local" / "state" / "onprem-rollout" / "ledger.jsonl"
+    path = hosts.ledger_file
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     audited = hosts.run("onprem.rollout.audit")
     assert audited.rc == 2, audited.out
@@ -130,6 +145,7 @@ def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(flee
 
 def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):
     hosts = fleet(standard=2)
+    hosts.has_a_ledger()
     hosts.run("onprem.rollout.hold")
     assert hosts.run(rollout_max_wait=0).rc == 0
     hosts.run("onprem.rollout.resume")
@@ -143,9 +159,21 @@ def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):
 
 def test_a_run_that_waits_ends_well_though_a_host_cannot_be_reached(fleet):
     hosts = fleet(standard=2)
+    hosts.has_a_ledger()
     assert hosts.run("onprem.rollout.hold").rc == 0
     away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     result = hosts.run(rollout_max_wait=0, hostvars={"standard0": away})
     assert (result.rc, result.states) == (0, {"standard0": "unreachable", "standard1": "held"}), result.out
     assert "ROLLOUT WAITS" in result.out
     assert "unreachable: standard0" in result.out
+
+
+def test_a_run_of_some_hosts_does_not_speak_for_the_rollout(fleet):
+    hosts = fleet(standard=2)
+    assert hosts.run("onprem.rollout.upgrade", "--limit", "standard0").rc == 0
+    status = hosts.run("onprem.rollout.status")
+    assert (status.rc, status.data["reason"]["kind"]) == (0, "not_everywhere"), status.out
+    changed = hosts.run(rollout_rings=[{"name": "standard", "max_failures": 1}])
+    assert (changed.rc, "max_failures was 0, is 1" in changed.out, "came in" in changed.out) == (1, True, False), changed.out
+    assert hosts.run().rc == 0
+    assert [event["limited"] for event in said(hosts, "finished")] == [True, False]

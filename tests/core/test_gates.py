@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 TWO = [{"name": "early"}, {"name": "standard", "gates": [{"type": "approval", "name": "board", "not_launcher": False}]}]
 
@@ -21,12 +22,17 @@ def verdicts(hosts):
 
 def test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on(fleet):
     hosts = fleet(early=1, standard=1)
+    planned = hosts.run("onprem.rollout.plan", rollout_rings=TWO).data["plan"]["digest"]
     first = hosts.run(rollout_rings=TWO, rollout_max_wait=0)
     assert (first.rc, first.states) == (0, {"early0": "committed", "standard0": "held"}), first.out
     assert "ROLLOUT WAITS: shop 2.0: waits for 1 approval of plan" in first.out
     assert "ansible-playbook onprem.rollout.approve" in first.out
-    assert "rollout shop-2.0: waiting: the last run waited until" in hosts.run("onprem.rollout.status", rollout_rings=TWO).out
-    assert hosts.run("onprem.rollout.approve", "-e", "rollout_why=seen", rollout_rings=TWO).rc == 0
+    status = hosts.run("onprem.rollout.status", rollout_rings=TWO)
+    assert "rollout shop-2.0: waiting: the last run waited until" in status.out
+    assert (status.data["plan"]["digest"], planned in status.out) == (planned, True)
+    mistyped = hosts.run("onprem.rollout.approve", "-e", "rollout_plan=4711", "-e", "rollout_expires=2020-01-01", rollout_rings=TWO)
+    assert (mistyped.rc, "rollout_plan: '4711': is no digest" in mistyped.out, "rollout_expires: '2020-01-01': does not say" in mistyped.out) == (2, True, True)
+    assert hosts.run("onprem.rollout.approve", "-e", "rollout_why=seen", "-e", f"rollout_plan={planned}", rollout_rings=TWO).rc == 0
     second = hosts.run(rollout_rings=TWO, rollout_max_wait=0)
     assert (second.rc, second.states) == (0, {"early0": "skipped", "standard0": "committed"}), second.out
     assert verdicts(hosts) == [("standard", "hold"), ("standard", "pass")]
@@ -75,3 +81,22 @@ def test_a_window_that_is_open_lets_the_wave_in(fleet):
     hosts = fleet(standard=1)
     result = hosts.run(rollout_gates=[{"type": "window", "rrule": "FREQ=DAILY", "duration": "24h"}])
     assert (result.rc, hosts.version("standard0")) == (0, "2.0"), result.out
+
+
+def test_status_of_a_run_elsewhere_names_its_gate(fleet):
+    hosts = fleet(early=1, standard=1)
+    process = hosts.start(rollout_rings=TWO)
+    deadline = time.monotonic() + 60
+    while not said(hosts, "gate"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    status = hosts.run("onprem.rollout.status", rollout_rings=TWO)
+    assert (status.rc, status.data["reason"]["kind"], status.data["run"]["at_work"]) == (0, "gate", True), status.out
+    assert "rollout shop-2.0: gate: standard wave 1 waits since " in status.out
+    assert [(wave["ring"], wave["state"], wave["hosts"]) for wave in status.data["waves"]] == [
+        ("early", "passed", ["early0"]),
+        ("standard", "not begun", ["standard0"]),
+    ]
+    assert hosts.run("onprem.rollout.approve", rollout_rings=TWO).rc == 0
+    assert hosts.finish(process).rc == 0

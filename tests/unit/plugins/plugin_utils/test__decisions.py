@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer, Verdict
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_command import Pending
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
@@ -63,10 +65,17 @@ class World:
         LedgerFile(str(self.place), "bob", self.clock).append([Event(kind, "shop-2.0", data)])
 
     def step(self, seconds=1.0):
-        """One pass of the driver. Hosts that are let in park at once, those that commit are committed, those that go back are restored."""
+        """Passes of the driver until nothing is to be done at once. Hosts that are let in park, those that commit are committed, ..."""
         self.now += seconds
+        while (orders := self.turn()).wake_at == self.now:
+            self.settle(orders)
+        self.settle(orders)
+
+    def turn(self):
         self.decisions.attend()
-        orders = self.conductor.tick(self.now)
+        return self.conductor.tick(self.now)
+
+    def settle(self, orders):
         for host in orders.admit:
             self.conductor.parked(host, self.now)
         for host in orders.commit:
@@ -75,7 +84,6 @@ class World:
             self.conductor.ended(host, State.RESTORED, self.now)
         while self.conductor.events:
             self.tell(self.conductor.events.popleft())
-        return orders
 
     def steps(self, number=12):
         for _step in range(number):
@@ -169,12 +177,24 @@ def test_a_gate_that_holds_ends_the_run_as_waiting(world):
     assert (found.conductor.halt, found.conductor.paused) == (Halt.WAITING, "it says hold")
 
 
+@pytest.mark.parametrize("says, end", [(PASS, "committed"), (HOLD, "held")])
+def test_the_wait_is_not_counted_before_a_slow_gate_has_answered_once(world, says, end):
+    gate = Says(Pending(Verdict.HOLD, "is asked"))
+    found = world(("a",), gates=[gate], max_wait=5.0)
+    found.steps(50)
+    assert (found.conductor.halt, found.states()) == (None, {"a": "waiting"})
+    gate.answer = says
+    found.steps(4)
+    gate.answer = Pending(Verdict.HOLD, "is asked again")
+    found.steps(20)
+    assert (found.conductor.finished, found.states()) == (True, {"a": end})
+
+
 def test_a_gate_that_closes_in_mid_wave_lets_nobody_else_in(world):
     gate = Says(PASS)
     found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=1000.0)
     found.now += 1
-    found.decisions.attend()
-    assert found.conductor.tick(found.now).admit == ["a"]
+    assert [found.turn().admit, found.turn().admit] == [[], ["a"]]
     gate.answer = HOLD
     found.now += 40  # a pass is believed for 30 s
     found.conductor.parked("a", found.now)
@@ -189,13 +209,13 @@ def test_a_gate_that_fails_in_mid_wave_sends_nobody_back(world):
     gate = Says(PASS)
     found = world(("a", "b"), gates=[gate], concurrency=1, max_wait=20.0)
     found.now += 1
-    found.decisions.attend()
-    assert found.conductor.tick(found.now).admit == ["a"]
+    assert [found.turn().admit, found.turn().admit] == [[], ["a"]]
     gate.answer = FAIL
     found.now += 40
     found.conductor.parked("a", found.now)
     found.steps(30)
     assert (found.conductor.halt, found.states()) == (Halt.WAITING, {"a": "committed", "b": "held"})
+    assert found.conductor.paused == "it says fail", "that is what it waited for, also when the healthy hosts have committed"
 
 
 def test_a_gate_that_is_broken_lets_nobody_in(world):
@@ -235,9 +255,88 @@ def test_a_ledger_that_cannot_be_written_lets_nobody_in_until_it_can(world):
     assert kinds.count("host") == 2, "nothing was forgotten"
 
 
+def test_nobody_is_let_in_before_the_ledger_has_the_wave(world):
+    found = world(("a",), max_wait=1000.0)
+    found.now += 1
+    found.settle(found.turn())
+    assert found.told == ["filling"]
+    found.place.mkdir()
+    found.steps(10)
+    assert found.states() == {"a": "waiting"}
+    found.place.rmdir()
+    found.steps(8)
+    assert found.states() == {"a": "committed"}
+    assert next(LedgerFile(str(found.place), "", found.clock).entries()).data["state"] == "filling"
+
+
+def test_while_hosts_are_asked_verbs_are_heard_and_nothing_waits_for_gates_or_time(world):
+    gate = Says(HOLD)
+    found = world(("a",), gates=[gate], max_wait=0.0)
+    found.decide("hold", why="a sale")
+    for _second in range(5):
+        found.now += 1
+        found.decisions.attend(False)
+    assert (found.conductor.paused, gate.asked, found.conductor.halt) == ("held by bob: a sale", [], None)
+    found.decide("abort")
+    found.now += 1
+    found.decisions.attend(False)
+    assert found.conductor.halt is Halt.STOPPED
+
+
+def test_a_rollout_of_nobody_is_aborted_without_a_word(world):
+    found = world()
+    found.decide("abort")
+    found.now += 1
+    found.decisions.attend(False)
+    found.steps(2)
+    assert (found.conductor.finished, found.conductor.halt) == (True, None)
+
+
+def test_a_hold_at_a_gate_is_told(world):
+    found = world(("a",), gates=[Says(HOLD)], max_wait=1000.0)
+    found.steps(2)
+    found.decide("hold", why="a sale")
+    found.steps(2)
+    assert found.told[-1] == "nobody new is let in: held by bob: a sale"
+    found.decide("resume")
+    found.steps(2)
+    assert found.conductor.paused == "it says hold"
+
+
 def test_a_ledger_that_is_lost_in_mid_run_lets_hosts_in_change_go_on_to_their_end(world):
     found = world(("a",), ("b",), max_wait=1000.0)
     found.step()
+    found.place.rename(found.place.with_name("aside"))
     found.place.mkdir()
     found.steps(10)
     assert found.states() == {"a": "committed", "b": "waiting"}
+
+
+def test_a_disk_that_is_full_in_mid_run_holds_the_rollout_until_there_is_room(world, monkeypatch):
+    """The kernel's own full device, behind the real ledger's write."""
+    found = world(("a",), ("b",), max_wait=1000.0)
+    found.step()
+    with open("/dev/full", "wb", buffering=0) as full:
+        write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, content, offset: full.write(content))
+        found.steps(10)
+        assert (found.states(), "No space left on device" in found.conductor.paused) == ({"a": "committed", "b": "waiting"}, True)
+        monkeypatch.setattr(os, "pwrite", write)
+    found.steps(10)
+    assert set(found.states().values()) == {"committed"}
+    kinds = [entry.kind for entry in LedgerFile(str(found.place), "", found.clock).entries()]
+    assert kinds.count("host") == 2, "nothing was forgotten"
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_ends_neither_soaks_nor_waits(world, jump):
+    """Soaks and waits are counted by a clock that never jumps; the time of day is for gates and people."""
+    found = world(("a",), ("b",), soak=100.0, gates=[Says(PASS)], max_wait=50.0)
+    day = [0.0]
+    found.decisions._now = lambda: found.now + day[0]
+    found.steps(10)
+    day[0] = jump
+    found.steps(60)
+    assert found.states() == {"a": "parked", "b": "waiting"}
+    found.steps(40)
+    assert found.states()["a"] == "committed"

@@ -821,3 +821,11 @@ def test_a_fleet_that_is_not_healthy_holds_the_rollout(name, limit, answers, exp
 def test_a_wave_that_halts_is_not_looked_at_again():
     play = Play(max_unhealthy=0, answers={("h0", "health"): BROKEN}).run()
     assert (play.driver.conductor.halt.value, asked(play)) == ("failures", ["h0", "h1", "h2", "h3"])
+
+
+def test_operators_are_heard_while_hosts_are_asked_and_settled():
+    play = Play(hosts=2, half_done=("h0",), delays={("h1", "settle"): 2, ("h0", "put back"): 2})
+    heard = set()
+    play.driver._attend = lambda: heard.update((task, play.driver.asked) for task in play.stage.running.values())
+    play.run()
+    assert {("settle", False), ("put back", False)} <= heard

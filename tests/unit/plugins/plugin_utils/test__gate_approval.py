@@ -80,7 +80,7 @@ DOES_NOT_COUNT = {
     "is by the launcher": event(by="ada"),
     "is by the launcher ": event(by="bob", who="ada on elsewhere, pid 1"),
     "is by the launcher  ": event(by="ADA@example.org"),
-    "expires '2027-01-20T00:00:00' without saying in which zone": event(by="bob", expires="2027-01-20T00:00:00"),
+    "expires '2027-01-20T00:00:00', which does not say in which zone": event(by="bob", expires="2027-01-20T00:00:00"),
     "expires 'soon', which is no ISO 8601 time": event(by="bob", expires="soon"),
     "expires 5, which is no ISO 8601 time": event(by="bob", expires=5),
     "is by '', which is no name": event(by=""),

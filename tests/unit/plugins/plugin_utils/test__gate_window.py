@@ -262,11 +262,34 @@ def test_a_schedule_without_a_future_is_found_before_anybody_is_touched(zone, op
         assert "has no window after" in problem.remedy
 
 
-def test_a_rule_that_never_comes_true_is_found_in_bounded_time():
-    """It counts to the year 9999: seconds, once, before anybody is touched."""
-    began = time.monotonic()
-    assert future_problem(made(rrule="FREQ=DAILY;INTERVAL=7;BYDAY=TU", duration=60), utc("2026-03-01")) is not None
-    assert time.monotonic() - began < 60
+NEVER = [
+    *(f"FREQ={freq};BYMONTH=2;BYMONTHDAY=30" for freq in ("YEARLY", "MONTHLY", "DAILY", "HOURLY")),
+    "FREQ=DAILY;INTERVAL=7;BYDAY=TU",
+    "FREQ=WEEKLY;BYMONTH=2;BYMONTHDAY=30",
+    "FREQ=YEARLY;BYWEEKNO=53;BYMONTH=6",
+    "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30;COUNT=3",
+]
+
+
+@pytest.mark.parametrize("rule", NEVER)
+def test_a_rule_that_never_comes_true_is_found_in_no_time(rule):
+    gate = made(rrule=rule, duration="1h")
+    began = time.process_time()
+    assert "has no window after" in str(future_problem(gate, utc("2027-01-12")))
+    assert time.process_time() - began < 2
+
+
+SELDOM = [
+    ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", "2097-01-01", "2104-02-29 00:00:00"),
+    ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29;BYDAY=FR", "2027-01-01", "2036-02-29 00:00:00"),
+    ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29;BYDAY=FR", "2080-01-01", "2092-02-29 00:00:00"),
+    ("FREQ=YEARLY;BYWEEKNO=53;BYDAY=MO", "2027-02-01", "2032-12-27 00:00:00"),
+]
+
+
+@pytest.mark.parametrize("rule, now, opens", SELDOM)
+def test_a_rule_that_seldom_comes_true_does(rule, now, opens):
+    assert iso(made(rrule=rule, duration="1h").next_opening(utc(now))) == opens
 
 
 def test_an_answer_takes_no_time_however_old_the_start():

@@ -425,3 +425,42 @@ def test_a_soak_of_the_engine_linear_leaves_the_lease_time():
     assert [problem.where for problem in _inputs.read(inventory, "linear")[1]] == ["ring standard, soak"]
     inventory.shared["rollout_rings"] = [{"name": "standard", "soak": 349}]
     assert _inputs.read(inventory, "linear")[1] == []
+
+
+BOARD = [{"type": "approval"}]
+UNCOMMITTED = [
+    ({"commit": "rollout"}, {"gates": BOARD}, {}, ["rollout_rings[0].commit"]),
+    ({"commit": "ring"}, {"gates": BOARD}, {}, []),
+    ({"gates": BOARD}, {"commit": "rollout"}, {}, []),
+    ({"commit": "ring", "gates": BOARD}, {}, {}, ["rollout_rings[0].commit"]),
+    ({"commit": "ring"}, {"commit": "rollout"}, {"rollout_gates": BOARD}, ["rollout_rings[0].commit", "rollout_rings[1].commit"]),
+    ({"commit": "rollout"}, {"commit": "rollout"}, {}, []),
+]
+
+
+@pytest.mark.parametrize("first, second, more, where", UNCOMMITTED)
+def test_nobody_stays_uncommitted_while_people_are_awaited(first, second, more, where):
+    rings = [{"name": "early", **first}, {"name": "standard", **second}]
+    found = problems_of(rollout_rings=rings, groups={"rollout_early": ["a"], "rollout_standard": ["b"]}, **more)
+    assert [place for place, _text in found] == where
+    assert all("cannot stay uncommitted while a gate of the ring" in text for _place, text in found)
+
+
+SUNDAYS, TUESDAYS, MORNINGS, PAST = (
+    {"type": "window", "name": rule, "rrule": rule, "duration": "4h"}
+    for rule in ("FREQ=WEEKLY;BYDAY=SU", "FREQ=WEEKLY;BYDAY=TU", "FREQ=DAILY;BYHOUR=3", "FREQ=DAILY;UNTIL=20200101T000000")
+)
+SCHEDULES = [
+    ([SUNDAYS], [TUESDAYS], []),
+    ([SUNDAYS, MORNINGS], [TUESDAYS, MORNINGS], []),
+    ([SUNDAYS, TUESDAYS], [], [("rollout_rings[0].gates[0]", "never open at the same time")]),
+    ([PAST], [PAST, SUNDAYS], [("rollout_rings[0].gates[0]", "has no window after"), ("rollout_rings[1].gates[0]", "has no window after")]),
+]
+
+
+@pytest.mark.parametrize("early, standard, said", SCHEDULES)
+def test_a_policy_that_no_schedule_can_satisfy_is_refused(early, standard, said):
+    rings = [{"name": "early", "gates": early}, {"name": "standard", "gates": standard}]
+    found = problems_of(rollout_rings=rings, groups={"rollout_early": ["a"], "rollout_standard": ["b"]})
+    assert [where for where, _text in found] == [where for where, _text in said]
+    assert all(text in full for (_where, text), (_place, full) in zip(said, found, strict=True))

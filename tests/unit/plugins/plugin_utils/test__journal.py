@@ -139,6 +139,22 @@ def test_at_the_end_it_is_tried_at_once(journal, place):
     assert journal.flush(at_once=True)
 
 
+@pytest.mark.parametrize("returns_after, written", [(1.0, True), (60.0, False)])
+def test_the_last_words_are_tried_for_a_bounded_time(journal, place, clock, returns_after, written):
+    place.mkdir()
+    began = clock.now
+
+    def sleep(seconds):
+        clock.now += seconds
+        if clock.now - began >= returns_after and place.exists():
+            place.rmdir()
+
+    journal._sleep = sleep
+    journal.note("finished", how="ok")
+    assert journal.flush_within(15.0) is written
+    assert clock.now - began <= 16.0
+
+
 def test_what_others_write_is_heard_once_and_not_of_other_rollouts(journal, place, clock):
     other(place, "hold")
     assert journal.listen() == [], "it listened just now"

@@ -86,7 +86,7 @@ def test_it_is_lost_with_its_session_and_taken_again_on_the_next_one(server, pla
     assert lease.take()
     cut(server)
     with pytest.raises(LedgerError):
-        ledger.news()
+        list(ledger.news())
     assert not lease.held
     assert (lease.take(), lease.held) == (True, True)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 
 import pytest
@@ -12,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _ledger
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import KINDS, START, BrokenChain, Event, head_of, line_of, replay
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import (
+    KINDS,
+    START,
+    BrokenChain,
+    Entry,
+    Event,
+    follow,
+    follow_back,
+    head_of,
+    line_of,
+    replay,
+)
 
 DATA = st.dictionaries(st.text(max_size=8), st.one_of(st.text(max_size=8), st.integers(), st.booleans(), st.none()), max_size=3)
 EVENTS = st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.text(max_size=8), st.text(max_size=8), st.floats(0, 4e9), DATA), min_size=1, max_size=8)
@@ -58,6 +70,44 @@ def test_a_chain_that_was_edited_breaks_or_has_another_head(events, choose):
     with contextlib.suppress(BrokenChain):
         heads = [None, *(entry.head for entry in replay(edited))]
     assert heads[-1] != head
+
+
+def bared(entry, kind):
+    return Entry(entry.head, kind, "", "", 0.0, {}) if entry.kind == kind else entry
+
+
+@given(EVENTS, st.sampled_from(sorted(KINDS)))
+def test_what_was_written_is_read_from_both_ends_and_of_one_kind_no_more_than_its_head(events, kind):
+    lines, _head = chain(events)
+    found = list(replay(lines))
+    assert list(follow_back(lines[::-1])) == found[::-1]
+    assert list(follow_back(lines[::-1], kind)) == [bared(entry, kind) for entry in found[::-1]]
+    before = START
+    for line, entry in zip(lines, found, strict=True):
+        assert follow(before, line, kind) == bared(entry, kind)
+        before = entry.head
+
+
+def test_words_that_look_like_a_kind_are_no_kind():
+    lines, _head = chain([("abort", '","kind":"host","n":2', '"kind":"host"', 0, {"kind": "host", "n": 7, "why": '"kind":"host","n":1,"prev":"'})] * 3)
+    assert [entry.kind for entry in follow_back(lines[::-1], "host")] == ["abort"] * 3
+
+
+@given(EVENTS, st.data())
+def test_a_chain_that_was_edited_breaks_from_both_ends(events, choose):
+    lines, _head = chain([("host", "r", "w", 0, {"number": number}) for number in range(3)] + events)
+    at = choose.draw(st.integers(0, len(lines) - 2))
+    lines[at] = lines[at][:-2] + "!" + lines[at][-2:]
+    with pytest.raises(BrokenChain):
+        list(follow_back(lines[::-1], "host"))
+    with pytest.raises(BrokenChain):
+        functools.reduce(lambda before, line: follow(before, line, "host").head, lines, START)
+
+
+def test_a_bare_event_of_a_newer_schema_is_refused():
+    line = line_of(START, Event("host", "r", {}), "w", 0).replace('"schema":1', '"schema":2')
+    with pytest.raises(BrokenChain, match="has schema 2"):
+        follow(START, line, "host")
 
 
 BROKEN = [

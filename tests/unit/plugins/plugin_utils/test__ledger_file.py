@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import resource
+import tempfile
+import time
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, LedgerError
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _ledger_file
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, LedgerError, line_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 
 FORK = multiprocessing.get_context("fork")
@@ -40,12 +44,12 @@ def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_reported(ledger)
         with open(ledger.name, "wb") as out:
             out.write(whole[:cut])
         reader = LedgerFile(ledger.name, "ada", lambda: 0.0)
-        assert [entry.kind for entry in reader.news()] == ["hold"] == kinds(ledger)
+        assert [entry.kind for entry in list(reader.news())] == ["hold"] == kinds(ledger)
         ledger.append([Event("abort", "r", {})])
         found = list(ledger.entries())
         assert [entry.kind for entry in found] == ["hold", "repaired", "abort"]
         assert found[1].data["lost"] == whole[first:cut].decode()
-        assert [entry.kind for entry in reader.news()] == ["repaired", "abort"]
+        assert [entry.kind for entry in list(reader.news())] == ["repaired", "abort"]
 
 
 def test_a_disk_that_is_full_changes_nothing(ledger):
@@ -72,16 +76,88 @@ def test_a_disk_that_is_full_changes_nothing(ledger):
     assert kinds(ledger) == ["hold", "resume"]
 
 
+def as_somebody_else(attempt):
+    """What the attempt ends with for an account that owns nothing here."""
+
+    def run(said):
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            attempt()
+        except LedgerError as error:
+            said.put(str(error))
+        else:
+            said.put("nothing went wrong")
+
+    said = FORK.SimpleQueue()
+    process = FORK.Process(target=run, args=(said,))
+    process.start()
+    process.join(60)
+    return said.get()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else; make test is root")
+def test_who_may_not_read_or_write_it_is_told_so():
+    with tempfile.TemporaryDirectory() as place:  # nobody else enters those of pytest
+        os.chmod(place, 0o755)
+        ledger = LedgerFile(f"{place}/ledger.jsonl", "ada", lambda: 0.0)
+        ledger.append([Event("hold", "r", {})])
+        assert as_somebody_else(lambda: ledger.append([Event("resume", "r", {})])) == f"the ledger {ledger.name} cannot be written: Permission denied"
+        for read in (ledger.entries, ledger.news, ledger.newest_first):
+            assert as_somebody_else(lambda read=read: list(read())) == f"the ledger {ledger.name} cannot be read: Permission denied"
+        os.chmod(ledger.name, 0o644)
+        assert as_somebody_else(lambda: list(ledger.entries())) == "nothing went wrong"
+        assert kinds(ledger) == ["hold"]
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    monkeypatch.setattr(_ledger_file, "LIMIT", 0.2)
+    monkeypatch.setattr(_ledger_file, "REST", 0.5)
+
+
+def test_nobody_waits_for_ever_for_a_process_that_keeps_the_lock(ledger, hurried):
+    ledger.append([Event("hold", "r", {})])
+    for attempt in (lambda: ledger.append([Event("resume", "r", {})]), lambda: list(ledger.news()), lambda: list(ledger.newest_first())):
+        began = time.monotonic()
+        with open(ledger.name) as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(LedgerError, match=r"ledger\.jsonl is locked by another process .* look for it with: fuser -v /"):
+                attempt()
+            assert time.monotonic() - began < 2
+            began = time.monotonic()
+            with pytest.raises(LedgerError, match="is locked by another process"):
+                attempt()
+            assert time.monotonic() - began < 0.2, "it rests"
+        attempt()
+    assert kinds(ledger) == ["hold", "resume"]
+
+
+def test_a_line_that_its_writer_may_still_take_back_is_not_read(ledger, hurried):
+    head = ledger.append([Event("hold", "r", {})])
+    list(ledger.news())
+    with open(ledger.name, "r+") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        end = writer.seek(0, os.SEEK_END)
+        writer.write(line_of(head, Event("abort", "r", {}), "ada", 0.0) + "\n")
+        writer.flush()
+        for read in (ledger.news, ledger.entries, ledger.newest_first):
+            with pytest.raises(LedgerError):
+                list(read())
+        os.ftruncate(writer.fileno(), end)
+    assert [kinds(ledger), list(ledger.news())] == [["hold"], []]
+
+
 @pytest.mark.parametrize("harm, why", [("remove", "is gone: the ledger was removed"), ("cut", "is gone: the ledger is shorter than it was")])
 def test_a_ledger_that_shrinks_under_a_run_is_seen(ledger, harm, why):
     ledger.append([Event("hold", "r", {})])
-    ledger.news()
+    list(ledger.news())
     if harm == "remove":
         os.remove(ledger.name)
     else:
         os.truncate(ledger.name, 5)
     with pytest.raises(BrokenChain, match=f"line 1 {why}"):
-        ledger.news()
+        list(ledger.news())
 
 
 def test_a_place_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):

@@ -118,20 +118,20 @@ def proxy(server):
 
 def test_a_database_that_stops_is_an_error_at_once_and_the_chain_goes_on_after_it(server, ledger):
     ledger.append([HOLD])
-    ledger.news()
+    list(ledger.news())
     server.stop()
     try:
         said, took = refused(ledger, RESUME)
         again, _took = refused(ledger, RESUME)
         with pytest.raises(LedgerError, match="cannot be read"):
-            ledger.news()
+            list(ledger.news())
     finally:
         server.start()
     assert said.startswith(f"the ledger {ledger.name} cannot be written: ")
     assert "Connection refused" in again
     assert took < 1
     append(ledger, RESUME)
-    assert [entry.kind for entry in ledger.news()] == ["resume"]
+    assert [entry.kind for entry in list(ledger.news())] == ["resume"]
     assert kinds(ledger) == ["hold", "resume"]
 
 
@@ -175,7 +175,7 @@ def test_a_writer_that_hangs_with_its_turn_is_not_waited_for_for_ever(monkeypatc
     monkeypatch.setattr(_ledger_postgresql, "TURN", _ledger_postgresql.TURN.replace("lock_timeout = 3000", "lock_timeout = 200"))
     ledger.append([HOLD])
     hanging = open_(server.place(database))
-    hanging.news()
+    list(hanging.news())
     hanging._connection.execute(_ledger_postgresql.TURN)
     said, took = refused(ledger, RESUME)
     assert ("canceling statement due to lock timeout" in said, took < 2) == (True, True)
@@ -187,8 +187,8 @@ def test_the_tables_are_read_a_page_at_a_time(monkeypatch, ledger):
     monkeypatch.setattr(_ledger_postgresql, "PAGE", 3)
     for count in (2, 1, 3, 5):
         ledger.append([HOLD] * count)
-        assert len(ledger.news()) == count
-        assert ledger.news() == []
+        assert len(list(ledger.news())) == count
+        assert list(ledger.news()) == []
     assert len(kinds(ledger)) == 11
 
 
@@ -198,7 +198,7 @@ def test_tables_of_a_newer_version_are_left_alone(server, database, ledger):
     newer = open_(server.place(database))
     assert "have layout 2, and this collection knows 1; use the version of onprem.rollout that made them" in refused(newer, RESUME)[0]
     with pytest.raises(LedgerError, match="have layout 2"):
-        newer.news()
+        list(newer.news())
     assert server.sql("select count(*) from onprem_rollout_ledger.lines", database) == "1\n"
 
 
@@ -277,4 +277,4 @@ def test_the_name_of_a_ledger_has_no_password_in_it(place, name):
 def test_who_has_no_psycopg_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(LedgerError, match=r"Failed to import the required Python library \(psycopg\).*for a rollout_ledger in PostgreSQL"):
-        open_("postgresql://db/shop").news()
+        list(open_("postgresql://db/shop").news())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Event, LedgerError, line_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger, place_problem, shown
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Event, Head, LedgerError, line_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import missing, open_ledger, place_problem, shown
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from postgresql import running_server
@@ -75,7 +75,10 @@ def kinds(ledger):
 
 
 def test_a_ledger_that_is_not_there_is_empty(ledger):
-    assert (list(ledger.entries()), ledger.news()) == ([], [])
+    assert (list(ledger.entries()), list(ledger.news()), ledger.exists()) == ([], [], False)
+    assert "there is no such ledger" in missing(ledger)
+    ledger.append([Event("hold", "r", {})])
+    assert (ledger.exists(), missing(ledger)) == (True, "")
 
 
 def test_what_is_appended_is_read_and_is_news_once(kind, ledger):
@@ -83,10 +86,32 @@ def test_what_is_appended_is_read_and_is_news_once(kind, ledger):
     head = ledger.append([Event("resume", "shop-2.0", {})])
     assert [entry.head for entry in ledger.entries()][-1] == head
     assert next(ledger.entries()).data == {"why": "ünïcode \n \x00 'quoted' $1 %s \\"}
-    assert [entry.kind for entry in ledger.news()] == ["hold", "resume"]
+    assert [entry.kind for entry in list(ledger.news())] == ["hold", "resume"]
     open_ledger(kind.place, "bob").append([Event("abort", "shop-2.0", {})])
-    assert [(entry.kind, entry.who) for entry in ledger.news()] == [("abort", "bob")]
-    assert ledger.news() == []
+    assert [(entry.kind, entry.who) for entry in list(ledger.news())] == [("abort", "bob")]
+    assert list(ledger.news()) == []
+
+
+def test_it_is_read_from_its_end_as_far_as_one_wants_to(kind, ledger):
+    assert list(ledger.newest_first()) == []
+    ledger.append([Event("host", "r", {"number": number, "long": "x" * 997}) for number in range(450)])
+    assert list(ledger.newest_first()) == list(ledger.entries())[::-1]
+    assert [entry.data["number"] for entry, _nothing in zip(ledger.newest_first(), range(3), strict=False)] == [449, 448, 447]
+    kind.change(449, line_of(Head(448, "f" * 64), Event("hold", "r", {}), "eve", 0.0))
+    back = ledger.newest_first()
+    assert next(back).data["number"] == 449
+    with pytest.raises(BrokenChain, match="line 450 does not follow from line 449, which was changed after it was written"):
+        next(back)
+
+
+def test_what_comes_before_a_broken_line_is_news(kind, ledger):
+    ledger.append([Event("hold", "r", {}), Event("resume", "r", {}), Event("abort", "r", {})])
+    kind.change(3, "vim was here")
+    news = ledger.news()
+    assert [next(news).kind, next(news).kind] == ["hold", "resume"]
+    for attempt in (news, ledger.news()):
+        with pytest.raises(BrokenChain, match="line 3 is no event: 'vim was here'"):
+            next(attempt)
 
 
 def test_many_events_are_written_at_once_and_none_changes_nothing(ledger):
@@ -132,7 +157,7 @@ def test_a_line_that_was_changed_or_taken_away_breaks_the_chain_there(kind, ledg
         list(ledger.entries())
     assert broken.value.number == 2
     with pytest.raises(BrokenChain, match=why):
-        ledger.news()
+        list(ledger.news())
 
 
 def test_words_that_were_changed_in_a_line_break_the_chain_after_it(kind, ledger):
@@ -145,21 +170,46 @@ def test_words_that_were_changed_in_a_line_break_the_chain_after_it(kind, ledger
 @pytest.mark.parametrize("harm, why", [("remove", "is gone: the ledger was removed"), ("cut", "is gone: the ledger (is shorter than it was|was shortened)")])
 def test_a_ledger_that_shrinks_under_a_run_is_seen(kind, ledger, harm, why):
     ledger.append([Event("hold", "r", {}), Event("resume", "r", {})])
-    ledger.news()
+    list(ledger.news())
     if harm == "remove":
         kind.remove()
     else:
         kind.change(2, None)
     with suppress(LedgerError, BrokenChain):  # a table that goes away under a connection is known to be gone by the next one
-        ledger.news()
+        list(ledger.news())
     with pytest.raises(BrokenChain, match=f"line 2 {why}"):
-        ledger.news()
+        list(ledger.news())
+
+
+def test_after_a_line_of_a_newer_schema_nothing_is_written_or_believed(kind, ledger):
+    head = ledger.append([Event("hold", "r", {})])
+    ledger.append([Event("resume", "r", {})])
+    kind.change(2, line_of(head, Event("resume", "r", {}), "eve", 0.0).replace('"schema":1', '"schema":2'))
+    newer = "has schema 2, and this collection reads 1; use the version of onprem.rollout that wrote it, or a newer one"
+    with pytest.raises(LedgerError, match=f"the last line of the ledger .* {newer}"):
+        ledger.append([Event("abort", "r", {})])
+    for read in (ledger.entries, ledger.news, ledger.newest_first):
+        with pytest.raises(BrokenChain, match=newer):
+            list(read())
+
+
+def test_a_clock_that_jumps_back_changes_what_lines_say_and_not_their_order(kind, ledger):
+    now = [2_000_000_000.0, 1_000_000_000.0, 3_000_000_000.0]
+    ledger._clock = lambda: now.pop(0)
+    for verb in ("hold", "resume", "abort"):
+        ledger.append([Event(verb, "r", {})])
+    assert [(entry.head.number, entry.kind, entry.at) for entry in ledger.entries()] == [
+        (1, "hold", 2_000_000_000.0),
+        (2, "resume", 1_000_000_000.0),
+        (3, "abort", 3_000_000_000.0),
+    ]
+    assert list(ledger.newest_first()) == list(ledger.news())[::-1]
 
 
 def test_after_a_last_line_that_is_no_event_nothing_is_written(kind, ledger):
     ledger.append([Event("hold", "r", {}), Event("resume", "r", {})])
     kind.change(2, "vim was here")
-    with pytest.raises(LedgerError, match="is no event; look at it with the verb audit"):
+    with pytest.raises(LedgerError, match=r"is no event: .*; look at it with the verb audit"):
         ledger.append([Event("resume", "r", {})])
     with pytest.raises(BrokenChain, match="line 2 is no event: 'vim was here'"):
         list(ledger.entries())

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Head
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, lately, reason, settled, standing_of
 
 
 def event(kind, rollout="shop-2.0", at=0.0, **data):
@@ -23,12 +23,25 @@ def standing(*events):
 
 STARTED = event("started", plan="p1", run="ctl1/b/n/7/99")
 WAVE = event("wave", ring="early", wave=1, state="filling")
+GATE = event("gate", ring="early", wave=1, verdict="hold", why="waits for 1 approval")
 REASONS = [
     ((), Reason.NOT_STARTED, "no run of it is in the ledger"),
     ((STARTED,), Reason.RUNNING, "the hosts are asked, by ada"),
     ((STARTED, WAVE), Reason.RUNNING, "early wave 1, by ada on ctl1, pid 7"),
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s")), Reason.SOAKING, "early wave 1 soaks 600 s since 1970-01-01T00:00:00.000Z"),
     ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s"), event("wave", ring="early", wave=1, state="soaking")), Reason.SOAKING, "soaks 600 s"),
+    ((STARTED, GATE), Reason.GATE, "early wave 1 waits since 1970-01-01T00:00:00.000Z: waits for 1 approval"),
+    ((STARTED, GATE, event("gate", ring="early", wave=1, verdict="pass", why="approved"), WAVE), Reason.RUNNING, "early wave 1, by ada"),
+    ((STARTED, WAVE, GATE), Reason.GATE, "waits for 1 approval"),
+    ((STARTED, GATE, event("hold")), Reason.HELD, "held since"),
+    (
+        (STARTED, WAVE, event("halted", ring="early", wave=1, why="failures")),
+        Reason.HALTED,
+        "failures in early wave 1; hosts in change go on to their end",
+    ),
+    ((STARTED, WAVE, event("halted", ring="early", wave=1, why="waiting")), Reason.WAITING, "waiting in early wave 1; hosts in change go on to their end"),
+    ((STARTED, GATE, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "no approval"),
+    ((STARTED, GATE, STARTED), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
     ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
     ((STARTED, WAVE, event("outage", why="check web fails on h3 too")), Reason.OUTAGE, "an outage since 1970-01-01T00:00:00.000Z: check web fails on h3 too"),
@@ -60,10 +73,11 @@ NOTHING = [
     ("hold", (event("hold", why="a sale"),), "is held already, by ada on ctl1, pid 7: a sale"),
     ("resume", (), "is not held"),
     ("resume", (event("hold"),), ""),
-    ("abort", (), "has no run at work"),
     ("abort", (STARTED,), ""),
     ("abort", (STARTED, event("abort")), "is aborted already, by ada on ctl1, pid 7"),
-    ("promote", (STARTED, event("finished", how="ok")), "has no run at work"),
+    ("abort", (STARTED, event("abort"), event("finished", how="halted")), "is aborted already, by ada on ctl1, pid 7"),
+    ("promote", (STARTED, event("promote")), ""),
+    ("promote", (STARTED, event("promote"), event("finished", how="ok")), "was promoted, by ada on ctl1, pid 7, and its run has ended"),
     ("approve", (), ""),
 ]
 
@@ -73,8 +87,68 @@ def test_a_verb_that_has_nothing_to_do_says_why(verb, events, why):
     assert settled(verb, standing(*events)) == why
 
 
+LIMITED = event("started", plan="p2", limited=True)
+OK, HALTED = event("finished", how="ok"), event("finished", how="halted")
+OF_SOME = "the last run, of some hosts only (--limit),"
+RUNS = [
+    ("whole", (STARTED, OK), None, Reason.DONE, "every host"),
+    ("limited", (LIMITED, OK), "p2", Reason.NOT_EVERYWHERE, f"{OF_SOME} brought them to it at"),
+    ("limited, halted", (LIMITED, HALTED), "p2", Reason.HALTED, f"{OF_SOME} was halted at"),
+    ("whole killed, limited", (STARTED, LIMITED, OK), "p1", Reason.NOT_EVERYWHERE, OF_SOME),
+    ("limited, whole", (LIMITED, OK, STARTED, OK), None, Reason.DONE, "every host"),
+    ("limited, whole halted", (LIMITED, OK, STARTED, HALTED), "p1", Reason.HALTED, "the last run was halted"),
+    ("whole, limited", (STARTED, OK, LIMITED, OK), None, Reason.DONE, "every host"),
+    ("whole, limited halted, limited", (STARTED, OK, LIMITED, HALTED, LIMITED, OK), "p2", Reason.NOT_EVERYWHERE, OF_SOME),
+    ("limited at work", (LIMITED,), "p2", Reason.RUNNING, "of some hosts only (--limit)"),
+]
+
+
+@pytest.mark.parametrize("events, unfinished, kind, text", [case[1:] for case in RUNS], ids=[case[0] for case in RUNS])
+def test_a_run_of_some_hosts_stands_for_no_others(events, unfinished, kind, text):
+    found = standing(*events)
+    assert (found.unfinished and found.unfinished.data["plan"]) == unfinished
+    why = reason(found, lambda run: False)
+    assert (why[0], text in why[1]) == (kind, True)
+
+
 def test_an_abort_is_for_one_run():
     assert standing(STARTED, event("abort"), event("finished", how="halted"), STARTED).abort is None
+
+
+def numbered(*events):
+    """The newest first, as a ledger gives them, and what was read of it."""
+    read = []
+
+    def back():
+        for number, each in reversed(list(enumerate(events, 1))):
+            read.append(number)
+            yield each._replace(head=Head(number, ""))
+
+    return back(), read
+
+
+OTHER = event("hold", "other-1.0")
+LATELY = [
+    ("run at work", [event("started", since=1), OTHER, event("started", since=3), WAVE, OTHER], "", [5, 4, 3], None),
+    ("held since before", [event("hold"), WAVE, event("started", since=1), OTHER], "", [4, 3, 2, 1], 1),
+    ("held since a while", [WAVE, event("hold"), WAVE, event("started", since=2), WAVE], "shop-2.0", [5, 4, 3, 2], 2),
+    ("held as it began", [WAVE, event("hold"), event("started", since=2)], "", [3, 2], 2),
+    ("never begun", [event("hold"), event("started", "other-1.0", since=1)], "shop-2.0", [2, 1], 1),
+]
+
+
+@pytest.mark.parametrize("events, rollout, numbers, hold", [case[1:] for case in LATELY], ids=[case[0] for case in LATELY])
+def test_how_it_stands_is_read_from_the_end_and_no_further_than_it_counts(events, rollout, numbers, hold):
+    back, read = numbered(*events)
+    found = lately(back, rollout)
+    assert (found.rollout, read, found.hold and found.hold.head.number) == ("shop-2.0", numbers, hold)
+
+
+def test_nothing_lately_is_nothing_at_all():
+    assert lately([]) is None
+    assert lately([OTHER]) is None
+    assert standing(event("hold")._replace(head=Head(7, ""))).since == 7
+    assert standing(event("hold"), event("resume")).since == 0
 
 
 def test_events_of_others_are_not_heard():

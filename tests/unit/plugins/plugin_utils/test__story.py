@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _story
@@ -57,6 +59,12 @@ def test_the_plan_is_shown_with_times_from_the_records():
         assert part in text
 
 
+def test_the_digest_comes_with_the_command_that_needs_it():
+    assert _story.digest_line(PLAN, "9f", Commands()) == "plan: 9f"
+    gated = replace(PLAN, gates=({"type": "approval"},))
+    assert _story.digest_line(gated, "9f", Commands()) == "plan: 9f; to approve it: ansible-playbook onprem.rollout.approve -e rollout_plan=9f"
+
+
 def test_the_plan_shows_who_takes_what():
     plan = Plan(PLAN.release, PLAN.rings, takes={"shop-arm64.tar.gz (arch arm64)": ("a", "b"), "shop.tar.gz (the release as it is)": ("c",)})
     lines = _story.plan_lines(plan, runs(), dict.fromkeys("abc", State.WAITING))
@@ -78,29 +86,6 @@ def test_the_plan_shows_where_hosts_may_not_change_together_and_how_long_that_ta
 @pytest.mark.parametrize("forks, lines", [(1, 1), (2, 0), (50, 0)])
 def test_forks_that_are_fewer_than_the_policy_lets(forks, lines):
     assert len(_story.fork_lines(PLAN, forks)) == lines
-
-
-STATUS = [
-    ({}, 0, "runs an unknown version (no rollout yet)"),
-    ({"installed": {"name": "shop", "version": "2.0"}, "transaction": {"phase": "committed"}}, 0, "runs shop 2.0"),
-    ({"failed": [{"release": {"name": "shop", "version": "2.1"}}]}, 0, "failed here, not tried again: shop 2.1"),
-    ({"transaction": {"phase": "held", "irreversible": "schema 7", "reason": "web: 500"}}, 5, "cannot be undone (schema 7) and did not go through: web: 500"),
-    ({"transaction": {"phase": "inconsistent", "reason": "disk full"}}, 6, "INCONSISTENT: disk full"),
-    ({"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}, 3, "held by eve on ctl, pid 7"),
-    ({"transaction": {"phase": "restored", "release": {"name": "shop", "version": "2.1"}, "reason": "web: 500"}}, 0, "shop 2.1 was restored: web: 500"),
-]
-
-
-@pytest.mark.parametrize("record, rank, says", STATUS, ids=[case[2] for case in STATUS])
-def test_host_status(record, rank, says):
-    found, text = _story._host_status(run(record=record), lambda holder: False)
-    assert (found, says in text) == (rank, True)
-
-
-def test_status_tells_a_dead_holder_from_a_living_one():
-    record = {"transaction": {"phase": "changing", "holder": {"user": "eve", "controller": "ctl", "pid": 7}}}
-    _rank, text = _story._host_status(run(record=record), lambda holder: holder["pid"] == 7)
-    assert "left half done by eve on ctl, pid 7, which has ended: the next upgrade restores it first" in text
 
 
 PLANNED = [
@@ -126,15 +111,6 @@ def test_the_plan_says_why_there_is_nothing_to_do():
     assert last(PLAN, dict.fromkeys("abc", State.UNREACHABLE), **dark) == "to do: 3 hosts could not be reached"
     assert last(PLAN, dict.fromkeys("abc", State.REFUSED)) == "to do: 3 hosts would be refused, see above: a, b, c"
     assert last(Plan(PLAN.release, (), {"d": "audit"}), {"d": State.HELD}) == "nothing to do: you hold every host (1)"
-
-
-def test_status_shows_the_worst_first():
-    bad = run(record={"transaction": {"phase": "inconsistent", "reason": "disk full"}})
-    lines = _story.status_lines(PLAN, runs(c=bad), lambda holder: False)
-    assert lines[0] == "!! INCONSISTENT: c: disk full"
-    assert lines[2].endswith("--limit c -e rollout_force_restore=true")
-    assert "INCONSISTENT" in lines[3]
-    assert lines[4].startswith("early: c:")
 
 
 def test_the_verdict_names_host_check_restore_and_the_command():
