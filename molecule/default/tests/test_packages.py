@@ -102,12 +102,12 @@ class Till:
         eventually(lambda: self.host.run("curl -s http://127.0.0.1:8090/", check=False).stdout.strip() == text, f"till to answer {text!r}")
 
     def picture(self) -> str:
-        """What the host's own tools say, and the bytes of what the packages brought."""
+        """What the host's own tools say, and the bytes of what the packages brought; the units of the revert timer stay after the first change."""
         return self.host.run(
             "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev} ${Conffiles}\\n';"
             "apt-mark showauto; apt-mark showhold; dpkg -V till libtill; dpkg --audit;"
-            "find /etc /usr/lib/till /usr/share/till /lib/systemd/system/till.service -type f ! -path /etc/ld.so.cache -print0 2>/dev/null"
-            " | sort -z | xargs -0 sha256sum; find /etc/systemd/system -printf '%p %l\\n' | sort;"
+            "find /etc /usr/lib/till /usr/share/till /lib/systemd/system/till.service -type f ! -path /etc/ld.so.cache ! -name 'onprem-rollout-*' -print0"
+            " 2>/dev/null | sort -z | xargs -0 sha256sum; find /etc/systemd/system ! -name 'onprem-rollout-*' -printf '%p %l\\n' | sort;"
             "systemctl is-active till; systemctl is-enabled till;"
             "systemctl show --property=Nice till; ls /srv /etc/apt | grep -v repository"
         ).stdout
