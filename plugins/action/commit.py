@@ -6,9 +6,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _withheld
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction
 
 
 class ActionModule(HostAction):
     verb = "commit"
     fresh = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        withheld = _withheld.reason((task_vars or {}).get("inventory_hostname", ""))
+        if withheld:
+            return {"failed": True, "blameless": True, "msg": withheld}
+        return super().run(tmp, task_vars)

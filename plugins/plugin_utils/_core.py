@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one file that touches ansible-core's internals.
+"""The one file that touches the internals of ansible-core's strategies; what a play tells without one is in _core_input.py.
 
 What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5:
 
@@ -26,28 +26,22 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ansible import constants as C
-from ansible import context
 from ansible.errors import AnsibleError
 from ansible.executor.play_iterator import IteratingStates
 from ansible.inventory.host import Host
 from ansible.playbook.block import Block
-from ansible.playbook.role import Role
-from ansible.playbook.role.include import RoleInclude
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 from ansible.utils.vars import get_unique_id
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._keywords import INSTEAD, keyword_problems, option_problems
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
 from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop_lost_output
-from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
@@ -59,16 +53,14 @@ READS = frozenset(
 )
 
 
-class Core:
+class Core(PlayInput):
     """A play of ansible-core as the driver sees it; hosts go by their names."""
 
     def __init__(self, strategy: Any, iterator: Any) -> None:
         self._strategy = strategy
         self._tqm = strategy._tqm
-        self._inventory = strategy._inventory
+        super().__init__(iterator._play, strategy._variable_manager, strategy._inventory, strategy._loader)
         self._iterator = iterator
-        self._play = iterator._play
-        self._hosts: dict[str, Any] = {host.get_name(): host for host in self._inventory.get_hosts(self._play.hosts, order=self._play.order)}
         self._last: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         self._question: Any = None
@@ -78,73 +70,10 @@ class Core:
         self._length = 0
         strategy._host_pinned = False  # core would count workers that tasks out of turn, and tasks passed over, never took
 
-    # --- the play's input ---
-
-    @property
-    def hosts(self) -> list[str]:
-        return list(self._hosts)
-
     @property
     def width(self) -> int:
         """How many tasks core runs at the same time."""
         return len(self._tqm._workers)
-
-    @property
-    def check_mode(self) -> bool:
-        return bool(context.CLIARGS.get("check"))
-
-    @property
-    def playbooks(self) -> list[str]:
-        return list(context.CLIARGS.get("args") or [])
-
-    @property
-    def limited(self) -> bool:
-        return bool(self._inventory._subset)
-
-    def play_problems(self) -> list[Problem]:
-        """Play keywords and options that fight a rollout."""
-        keywords = {keyword: getattr(self._play, keyword) for keyword in INSTEAD}
-        return keyword_problems(self._play.get_name(), keywords, C.ANY_ERRORS_FATAL) + option_problems(context.CLIARGS)
-
-    def variables(self, host: str) -> dict[str, Any]:
-        """The host's variables, not templated."""
-        values: dict[str, Any] = self._strategy._variable_manager.get_vars(play=self._play, host=self._hosts[host])
-        return values
-
-    def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
-        """The value with its templates filled in; a ValueError says why that is not possible."""
-        try:
-            return Templar(loader=self._strategy._loader, variables=variables).template(value)
-        except AnsibleError as error:
-            raise ValueError(f"cannot be templated: {error}") from error
-
-    def members(self, pattern: str) -> list[str]:
-        """The hosts of the whole inventory that match, --limit or not; a ValueError says why the pattern is none."""
-        if pattern.isidentifier() and pattern not in self._inventory.groups and pattern not in ("all", "ungrouped"):
-            return [pattern] if pattern in self._inventory.hosts else []
-        try:
-            return [host.get_name() for host in self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)]
-        except (AnsibleError, re.error) as error:
-            raise ValueError(f"is no host pattern: {error}") from error
-
-    def group_names(self) -> list[str]:
-        return list(self._inventory.groups)
-
-    def role_problem(self, name: str) -> str | None:
-        """Why the role cannot be loaded, or None."""
-        try:
-            include = RoleInclude.load(
-                name,
-                play=self._play,
-                variable_manager=self._strategy._variable_manager,
-                loader=self._strategy._loader,
-                collection_list=None,
-            )
-            role = Role.load(include, play=self._play)
-            role.compile(play=self._play)
-        except AnsibleError as error:
-            return str(error)
-        return None if role.get_task_blocks() or role.get_direct_dependencies() else "it has no tasks/main.yml, or nothing in it"
 
     def recognise_hosts(self) -> None:
         """After a refresh of the inventory: the same hosts as before, with their ids; one that it no longer has must still be put back."""

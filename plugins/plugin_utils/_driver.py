@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _withheld
 from ansible_collections.onprem.rollout.plugins.plugin_utils._asks import Asks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
@@ -163,7 +164,7 @@ class Driver:
             if run.later_until <= now:
                 self._stage.prove_again(host)
         elif place is Place.COMMIT and run.idle and run.outcome is None:
-            run.idle, run.why = False, "the payload ran no task, so the release cannot have been installed"
+            run.idle, run.why = False, _withheld.IDLE
             self._fail(host, run, now)
             self._turn_back(host, run)
         elif place is Place.COMMIT and self.conductor.state(host) is State.CHANGING and run.outcome is None:

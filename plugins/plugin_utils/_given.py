@@ -42,7 +42,7 @@ SAME: dict[str, Callable[[str], str]] = {"rollout_packages": lambda item: item.p
 
 
 class Source(Protocol):
-    """What is needed of core; see L(_core.Core)."""
+    """What is needed of core; see L(_core_input.PlayInput)."""
 
     @property
     def hosts(self) -> list[str]: ...

@@ -4,7 +4,7 @@
 
 """Everything a rollout is told, read and checked as a whole before any host is touched.
 
-Reads inventory variables through L(_core.Core) and artifacts from the controller's disk; decides nothing.
+Reads inventory variables through L(_core_input.PlayInput) and artifacts from the controller's disk; decides nothing.
 Ranges of C(rollout_pin) are read by packaging, which ansible-core itself depends on.
 """
 
@@ -50,6 +50,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
 from ansible_collections.onprem.rollout.plugins.plugin_utils._slices import slice_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
+ENGINES = ("staged", "linear")
 LIMITS = ("max_failures", "max_unreachable", "max_unhealthy")
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
@@ -73,8 +74,8 @@ class Inputs:
     max_wait: float = 1800.0
 
 
-def read(source: Source) -> tuple[Inputs, list[Problem]]:
-    """Read and check all input. The first host's variables speak for what holds for the whole rollout."""
+def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]:
+    """Read and check all input. The first host's variables speak for what holds for the whole rollout. engine: the one at work."""
     problems = source.play_problems()
     if not source.hosts:
         problems.append(Problem("hosts", [], "no host of the inventory takes part; check the play's hosts and --limit"))
@@ -85,6 +86,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         return filled(source, shared[name], shared, name, problems, default) if name in shared else default
 
     verb = str(value("rollout_verb", "upgrade"))
+    problems += engine_problems(value("rollout_engine", engine), engine) if verb == "upgrade" else []
     problems += slice_problems(shared) if verb != "status" else []
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
@@ -110,6 +112,7 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
     failures, unreachable, unhealthy = (limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in LIMITS)
     common = value("rollout_gates", None)
+    problems += soak_problems(plan, lease) if engine == "linear" else []
     plan = replace(plan, max_failures=failures, max_unreachable=unreachable, max_unhealthy=unhealthy, gates=tuple(common) if isinstance(common, list) else ())
     problems += found
     if verb != "status" and release is not None:
@@ -137,6 +140,22 @@ def read(source: Source) -> tuple[Inputs, list[Problem]]:
         gates=_gates_of(rings, common, problems) if verb != "status" else {},
     )  # fmt: skip
     return inputs, problems
+
+
+def engine_problems(chosen: Any, at_work: str) -> list[Problem]:
+    """Whether the engine is the one that was chosen."""
+    if chosen not in ENGINES:
+        return [Problem("rollout_engine", chosen, f"no such engine; allowed: {', '.join(ENGINES)}")]
+    if chosen != at_work:
+        remedy = f"this play is of the engine {at_work}, which is chosen before the inventory is read: give it with --extra-vars rollout_engine={chosen}"
+        return [Problem("rollout_engine", chosen, remedy)]
+    return []
+
+
+def soak_problems(plan: Plan, lease: float) -> list[Problem]:
+    """The engine linear cannot ask a host that soaks, which is what renews its lease."""
+    remedy = f"with the engine linear a soak must be shorter than half of rollout_lease ({lease:g} s), or a host that soaks may restore itself"
+    return [Problem(f"ring {ring.ring.name}, soak", ring.ring.soak, remedy) for ring in plan.rings if ring.ring.soak >= lease / 2]
 
 
 def _gates_of(rings: tuple[Ring, ...], common: Any, problems: list[Problem]) -> dict[str, tuple[Gate, ...]]:

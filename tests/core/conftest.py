@@ -73,6 +73,7 @@ ON_ONE_CORE = {
     ),
     "test_drill.py": (),
     "test_decisions.py": ("test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on",),
+    "test_linear.py": (),
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": ("test_a_payload_of_ones_own_reads_what_its_host_takes",),
     "test_health.py": (
@@ -91,11 +92,49 @@ ON_ONE_CORE = {
 }
 
 
+# One suite, two engines: these are played with `linear` too, and the first of them on every core. What is not here either says nothing
+# of an engine (modules, the ledger, the input) or is what `linear` cannot do:
+# - a sliding window, and what waits in it: concurrency without a barrier, a failed host in its rescue while others could begin, exit 21;
+# - parking before the commit for longer than a batch's soak: a wave that goes back as a whole, on_failure, commit for a wave, a ring or the
+#   rollout, leases of parked hosts, a host found sick while it is parked;
+# - moving a host that core has given up: one that went dark, whose worker was killed, whose payload ended the play, or whose
+#   include core ends the whole run for; a payload's own rescue after that;
+# - plays of the user's own around the role: they choose their strategy themselves.
+WITH_LINEAR = (
+    "test_a_good_release_reaches_everybody_and_a_second_run_touches_nobody",
+    "test_a_bad_release_stops_at_the_canary",
+    "test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",
+    "test_the_budget_lets_a_wave_go_on",
+    "test_check_mode_changes_nothing_and_says_so",
+    "test_the_plan_is_what_the_upgrade_does",
+    "test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first",
+    "test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on",
+    "test_an_abort_restores_or_keeps_what_is_not_committed",
+    "test_a_promotion_ends_the_soak",
+    "test_a_killed_controller_leaves_hosts_that_are_put_back_even_if_they_are_held_meanwhile",
+    "test_a_second_run_is_refused_by_name_until_the_first_is_killed",
+    "test_a_limit_neither_skips_the_verdict_nor_touches_others",
+    "test_plays_after_a_halted_rollout_do_not_run_and_do_not_hide_it",
+    "test_a_payload_that_ran_no_task_is_not_committed",
+)
+LINEAR_ON_EVERY_CORE = WITH_LINEAR[:3]
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.function.__name__ in WITH_LINEAR:
+        metafunc.parametrize("engine", ["staged", "linear"], indirect=True)
+
+
+def engine_of(item):
+    return item.callspec.params.get("engine") if hasattr(item, "callspec") else None
+
+
 def pytest_collection_modifyitems(config, items):
     """The cores come one after the other, and the whole is to be short. What is left out is counted as deselected."""
     if os.environ.get("ONPREM_ROLLOUT_CORE", FIRST_CORE) == FIRST_CORE:
         return
     left_out = [item for item in items if not {item.name, item.originalname} & set(ON_ONE_CORE.get(item.path.name, (item.name,)))]
+    left_out += [item for item in items if engine_of(item) == "linear" and item.originalname not in LINEAR_ON_EVERY_CORE]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -126,6 +165,7 @@ class Fleet:
     root: Path
     groups: dict[str, list[str]]
     variables: dict[str, Any] = field(default_factory=dict)
+    engine: str = "staged"
 
     def __post_init__(self) -> None:
         for host in self.hosts:
@@ -215,7 +255,8 @@ class Fleet:
             **(env or {}),
         }
         (self.root / "result.json").unlink(missing_ok=True)
-        command = [str(BIN / "ansible-playbook"), playbook, "-i", str(inventory), "-e", f"rollout_json={self.root}/result.json", *arguments]
+        chosen = ["-e", f"rollout_engine={self.engine}"] if self.engine != "staged" else []
+        command = [str(BIN / "ansible-playbook"), playbook, "-i", str(inventory), "-e", f"rollout_json={self.root}/result.json", *chosen, *arguments]
         return subprocess.Popen(
             command, env=environment, cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -236,12 +277,17 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path):
+def engine(request):
+    return getattr(request, "param", "staged")
+
+
+@pytest.fixture
+def fleet(tmp_path, engine):
     made: list[Fleet] = []
 
     def make(**groups: int | list[str]) -> Fleet:
         named = {f"rollout_{group}": hosts if isinstance(hosts, list) else [f"{group}{index}" for index in range(hosts)] for group, hosts in groups.items()}
-        made.append(Fleet(tmp_path, named))
+        made.append(Fleet(tmp_path, named, engine=engine))
         return made[-1]
 
     yield make

@@ -401,6 +401,32 @@ def test_what_a_container_is_told_is_judged_with_the_variables_that_its_host_tak
     assert [where for where, _text in problems] == ["host b, container_image", "host c, container_image"]
 
 
+@pytest.mark.parametrize(
+    "chosen, at_work, said",
+    [
+        ("staged", "staged", ""),
+        ("linear", "linear", ""),
+        ("warp", "staged", "no such engine; allowed: staged, linear"),
+        ("linear", "staged", "--extra-vars rollout_engine=linear"),
+    ],
+)
+def test_the_engine_is_the_one_that_was_chosen(chosen, at_work, said):
+    problems = _inputs.engine_problems(chosen, at_work)
+    assert [said in str(problem) for problem in problems] == ([True] if said else [])
+
+
+def test_an_engine_of_the_inventory_comes_too_late():
+    assert [where for where, _text in problems_of(rollout_engine="linear")] == ["rollout_engine"]
+
+
+def test_a_soak_of_the_engine_linear_leaves_the_lease_time():
+    inventory = Inventory({"a": {"rollout_lease": 700}})
+    inventory.shared["rollout_rings"] = [{"name": "standard", "soak": 350}]
+    assert [problem.where for problem in _inputs.read(inventory, "linear")[1]] == ["ring standard, soak"]
+    inventory.shared["rollout_rings"] = [{"name": "standard", "soak": 349}]
+    assert _inputs.read(inventory, "linear")[1] == []
+
+
 BOARD = [{"type": "approval"}]
 UNCOMMITTED = [
     ({"commit": "rollout"}, {"gates": BOARD}, {}, ["rollout_rings[0].commit"]),

@@ -1,0 +1,253 @@
+# Copyright: onprem.rollout contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every engine has in common: a run takes its input in, gives account of itself to people and to the ledger, and ends with an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from ansible.errors import AnsibleError
+from ansible.utils.display import Display
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _status, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
+from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
+from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
+from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
+from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
+from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
+from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
+from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
+from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
+from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
+
+display = Display()
+
+LAST_CHANCE = 15.0  # seconds that the end of a run is tried to be written
+INTERRUPTED = 99  # what ansible-playbook exits with after a Ctrl-C
+
+
+class Runs(Protocol):
+    """Whoever carries out what the conductor decides."""
+
+    @property
+    def conductor(self) -> Conductor: ...
+    @property
+    def runs(self) -> Mapping[str, HostRun]: ...
+    @property
+    def wanted(self) -> str: ...
+
+
+class Account:
+    """To be mixed into an engine, which sets L(_driver)."""
+
+    _core: PlayInput
+    _driver: Runs
+    _inputs: _inputs.Inputs
+    _release = ""
+    _exit_code = 1
+    _width = 0
+    _decisions: Decisions | None = None
+    _journal: Journal | None = None
+    _reason: tuple[Reason, str] | None = None
+    _digest = ""
+    _standing = Standing("")
+    _sound = True
+
+    def _take_in(self, core: PlayInput, engine: str) -> None:
+        """Everything that this run is told; an AnsibleError with all that is wrong with it."""
+        self._core = core
+        self._inputs, problems = _inputs.read(core, engine)
+        if problems:
+            raise AnsibleError(render(problems))
+        if self._inputs.verb == "status" and self._inputs.ledger != _ledgers.default_place():
+            self._require_ledger()
+        self._release = release_digest(self._inputs.release)
+        self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, self._release)
+        self._commands = Commands(sys.argv, core.playbooks)
+
+    @property
+    def _changes(self) -> bool:
+        """This run is to change hosts, and not only to look at them."""
+        return self._inputs.verb == "upgrade"
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            self._inputs.reconnect_timeout,
+            retry_failed=self._inputs.retry_failed,
+            renew_interval=self._inputs.lease / 3,
+            max_wait=self._inputs.max_wait,
+        )
+
+    def _begin(self, conductor: Conductor) -> None:
+        """Take up the ledger and what is decided through it; an AnsibleError where the rollout must not begin."""
+        if self._changes and not self._core.check_mode:
+            self._journal = self._open_journal(self._release)
+            user = _ledgers.user(self._core.variables(self._core.hosts[0]))
+            self._decisions = Decisions(
+                conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, self._digest, user
+            )  # fmt: skip
+
+    def _announce(self, width: int, *more: str) -> None:
+        """The first lines. width: how many hosts core works on at the same time."""
+        self._width = width
+        for note in self._inputs.notes:
+            display.warning(note)
+        if self._changes:
+            self._say(f"{'CHECK MODE: ' if self._core.check_mode else ''}rollout of {_story.headline(self._inputs.plan)}")
+            for line in (*_story.fork_lines(self._inputs.plan, width), *more):
+                self._say(line)
+
+    @property
+    def _wanted(self) -> str:
+        """What the exit code is to say; see L(_outcome.wanted)."""
+        if self._inputs.verb != "status":
+            return self._driver.wanted
+        return _status.wanted(self._reason, self._standing, self._driver.runs) if self._sound else "failed"
+
+    def _write_down(self) -> None:
+        """What was decided is in the ledger before it is done, and hosts that begin from here on keep its head."""
+        if self._journal is not None:
+            self._journal.flush()
+            _anchor.drop(self._journal.head)
+
+    def _close(self) -> None:
+        if self._decisions:
+            self._decisions.close()
+
+    # --- the ledger ---
+
+    def _open_ledger(self) -> Ledger:
+        return _ledgers.open_ledger(self._inputs.ledger, _ledgers.who(self._core.variables(self._core.hosts[0]), os.getpid()))
+
+    def _require_ledger(self) -> None:
+        """A place that somebody wrote and that is none is a mistake; a database that does not answer is a reason to be shown."""
+        ledger = self._open_ledger()
+        with suppress(LedgerError):
+            if missing := _ledgers.missing(ledger):
+                raise AnsibleError(f"rollout_ledger: {ledger.name}: {missing}")
+
+    def _remembered(self, runs: Mapping[str, HostRun]) -> list[str]:
+        """What the ledger says of the rollout, for status; and whether it may be believed, for audit."""
+        ledger, release = self._open_ledger(), self._inputs.plan.release
+        rollout = f"{release.name}-{release.version}" if release.name else ""
+        lines: list[str] = []
+        try:
+            if self._inputs.audit:
+                self._sound = False  # until it is proven
+                anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
+                self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
+            self._standing, free = self._stands(ledger, rollout)
+            self._reason, self._digest = reason(self._standing, lambda run: free or is_gone(run)), self._standing.plan
+        except (LedgerError, BrokenChain) as error:
+            self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
+        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
+
+    @staticmethod
+    def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
+        """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
+        standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
+        free = bool(standing.rollout) and not ledger.lease(standing.rollout).taken()
+        return (standing_of(ledger.entries(), rollout) or standing) if standing.at_work and free else standing, free
+
+    def _open_journal(self, release: str) -> Journal:
+        """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
+        ledger, plan = self._open_ledger(), self._inputs.plan
+        journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
+        try:
+            journal.open()
+        except (LedgerError, BrokenChain) as error:
+            raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
+        inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
+        changed = changes(open_run.data["inputs"], inputs, self._core.limited or bool(open_run.data.get("limited"))) if open_run else []
+        if changed and not self._inputs.replan:
+            raise AnsibleError(
+                f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
+                + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
+            )  # fmt: skip
+        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
+        since = journal.standing.since or journal.head.number + 1
+        run, limited = _holder.run_of(os.getpid()), self._core.limited
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited)
+        if not journal.flush():
+            raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
+        _anchor.drop(journal.head)
+        return journal
+
+    def _note_end(self, how: str) -> None:
+        if self._journal is not None:
+            halt = self._driver.conductor.halt
+            self._journal.note("finished", how=how, why=halt.value if halt else "", paused=self._driver.conductor.paused, limited=self._core.limited)
+            if not self._journal.flush(at_once=True):
+                display.warning(f"{self._journal.trouble}. The end of this run is to be written there; that is tried for {LAST_CHANCE:.0f} s")
+            if not self._journal.flush_within(LAST_CHANCE):
+                display.warning(f"{self._journal.trouble}. What this run did is in the hosts' records; its end is not in the ledger")
+            self._journal.close()
+
+    # --- what people read ---
+
+    def _tell(self, event: Event) -> None:
+        if event.kind == "asked":
+            self._asked()
+        if self._journal is not None:
+            self._journal.hear(event)
+        line = _story.event_line(event, self._driver.conductor, self._driver.runs)
+        if line and self._changes:
+            self._say(line)
+
+    def _asked(self) -> None:
+        conductor, runs = self._driver.conductor, self._driver.runs
+        if self._inputs.verb == "status":
+            lines = self._remembered(runs)
+            display.display("\n".join([*lines, *_status.status_lines(self._inputs.plan, self._standing, runs, is_gone, self._commands)]))
+        elif self._inputs.verb == "plan":
+            lines = _story.plan_lines(self._inputs.plan, runs, conductor.states(), self._commands)
+            lines += [_story.digest_line(self._inputs.plan, self._digest, self._commands), *_story.fork_lines(self._inputs.plan, self._width)]
+            display.display("\n".join(lines))
+
+    def _write_json(self, path: str) -> None:
+        partial = f"{path}.partial"
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(self._summary(), file, indent=2, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def _summary(self) -> dict[str, Any]:
+        hosts = {
+            host: {"state": str(state), "why": self._driver.runs[host].why or self._driver.runs[host].dark,
+                   "installed": self._driver.runs[host].record.get("installed")}
+            for host, state in self._driver.conductor.states().items()
+        }  # fmt: skip
+        halt = self._driver.conductor.halt
+        return {
+            "verb": self._inputs.verb,
+            "plan": {**as_data(self._inputs.plan), "digest": self._digest},
+            "hosts": hosts,
+            "halted": halt.value if halt else None,
+            "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+            **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
+        }
+
+    def _last_words(self, code_is_known: bool = True) -> None:
+        if self._changes:
+            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, self._commands, self._exit_code)
+            lines = lines if code_is_known else lines[:-1]
+            display.display("\n" + "\n".join(lines))
+
+    def _say(self, line: str) -> None:
+        display.display(f"{time.strftime('%H:%M:%S')} {line}")
