@@ -49,14 +49,10 @@ ON_ONE_CORE = {
         "test_a_payload_that_raises_in_a_later_wave_reverts_that_wave_alone",
         "test_healthy_parked_hosts_of_a_failed_wave_are_reverted",
         "test_nobody_new_is_let_in_while_a_failed_host_is_still_in_its_rescue",
-        "test_on_failure",
-        "test_hosts_that_are_held_sick_or_already_there",
         "test_drain_and_rejoin_around_a_good_change_and_a_restore",
         "test_check_mode_changes_nothing_and_says_so",
-        "test_the_plan_is_what_the_upgrade_does",
         "test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first",
         "test_a_payload_past_its_deadline_is_killed_and_restored",
-        "test_a_host_without_systemd_restores_itself_when_its_controller_is_killed_in_the_payload",
         "test_concurrency_is_a_sliding_window_and_no_barrier",
     ),
     "test_payloads.py": (
@@ -75,20 +71,15 @@ ON_ONE_CORE = {
     "test_decisions.py": ("test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on",),
     "test_linear.py": (),
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
-    "test_placement.py": ("test_a_payload_of_ones_own_reads_what_its_host_takes",),
+    "test_placement.py": (),
     "test_health.py": (
         "test_a_service_that_dies_in_mid_soak_sends_its_wave_back_and_the_check_is_named",
         "test_an_outage_restores_nobody_spends_no_budget_and_says_so",
-        "test_a_rollout_goes_on_by_itself_when_an_outage_is_over[goes_down_in_its_soak]",
-        "test_a_fleet_that_is_not_healthy_holds_the_rollout_and_touches_nobody",
     ),
     "test_shared_ledger.py": (),
     "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
-    "test_verdicts.py": (
-        "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",
-        "test_what_cannot_be_undone_is_held_and_not_restored",
-    ),
+    "test_verdicts.py": (),
 }
 
 
@@ -117,7 +108,7 @@ WITH_LINEAR = (
     "test_plays_after_a_halted_rollout_do_not_run_and_do_not_hide_it",
     "test_a_payload_that_ran_no_task_is_not_committed",
 )
-LINEAR_ON_EVERY_CORE = WITH_LINEAR[:3]
+LINEAR_ON_EVERY_CORE = WITH_LINEAR[:2]
 
 
 def pytest_generate_tests(metafunc):
