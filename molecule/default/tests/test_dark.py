@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host goes dark in mid-payload: on every ansible-core, because what happens then is decided inside of it (ansible#56265).
 
-Three runs at the same time, one of each core, each with two hosts of its own: the first comes back, the second does not.
+Three runs at the same time, one of each core, each with two hosts and a ledger of its own: the first comes back, the second does not.
 """
 
 from __future__ import annotations
@@ -59,7 +59,15 @@ def dark(all_hosts: Fleet, inventory: Path, tmp_path_factory: pytest.TempPathFac
     shop.reset()
     try:
         runs = {
-            core: shop.start(GOOD, payload="hangs", rings=RINGS, limit=",".join(PAIRS[core]), core=path, rollout_reconnect_timeout=12)
+            core: shop.start(
+                GOOD,
+                payload="hangs",
+                rings=RINGS,
+                limit=",".join(PAIRS[core]),
+                core=path,
+                rollout_reconnect_timeout=12,
+                rollout_ledger=str(directory / f"ledger-{core}.jsonl"),
+            )
             for core, path in cores.items()
         }
         for core, run in runs.items():
