@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
         if options["plan"] and options["plan"] not in standing.plans:
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing)
-        refused = "" if nothing else refusal(verb, standing, _holder.is_gone)
+        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(rollout).taken())
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         if refused:

@@ -148,6 +148,6 @@ def held_by(transaction: Mapping[str, Any], now: float, rollout: str) -> str:
 def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:
     """Another run that may still be alive holds the host. A run of this machine is known to live or not; of others the lease tells."""
     holder = transaction.get("holder") or {}
-    if holder.get("run") == run or _holder.is_gone(holder):
+    if holder.get("run") == run or transaction.get("evicted") or _holder.is_gone(holder):
         return False
     return _holder.is_alive(holder) or float(transaction.get("lease_until", 0)) > now

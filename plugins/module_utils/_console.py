@@ -177,7 +177,7 @@ def _progress(state_dir: str, _options: Any) -> int:
         record = load(state_dir)
         found = open_transaction(record) or {"phase": "over", "id": None}
         mark = os.environ.get(VARIABLE, found["id"])
-        if found["phase"] != "changing" or mark != found["id"]:
+        if found["phase"] != "changing" or mark != found["id"] or found.get("evicted"):
             raise RolloutError("No payload of transaction {0} is at work here: the open one is {id}, phase {phase}".format(mark, **found), "phase")
         renew(state_dir, record, **progress(record, "changing", time.time()))
     return OK

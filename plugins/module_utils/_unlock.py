@@ -57,7 +57,8 @@ def unlock(
                 **told,
             )
         now = clock()
-        evicted = {"holder": found["holder"], "by": holder, "why": why, "at": iso(now), "forced": told["lease_left"] > 0}
+        forced = told["lease_left"] > 0 and found["holder"].get("run") != gone
+        evicted = {"holder": found["holder"], "by": holder, "why": why, "at": iso(now), "forced": forced}
         nobody = dict(holder, run="")  # no run is called so: what is half done is nobody's, and is for the next run to settle
         if not check_mode:
             record = renew(state_dir, record, holder=nobody, lease_until=int(now), evicted=evicted)

@@ -64,7 +64,7 @@ class Conductor:
         self._wave_state = Wave.PENDING
         self._soak_until = 0.0
         self._halt_ring: RingPlan | None = None
-        self._kept = False
+        self.kept = False
         self._opened: WaveRun | None = None
         self._looked = (-1, "")
         self._progress = 0.0
@@ -176,7 +176,7 @@ class Conductor:
 
     def stop(self, keep: bool, now: float) -> None:
         """An operator ends the rollout: hosts that are not committed go back, or, if he keeps them, the healthy ones commit."""
-        self._kept = keep
+        self.kept = keep
         self.promote(now)
         self._stop(Halt.STOPPED, self._waves[min(self._index, len(self._waves) - 1)], now)
 
@@ -255,7 +255,7 @@ class Conductor:
 
     @property
     def _on_halt(self) -> str:
-        return on_halt(self.halt, self._kept, self._halt_ring)
+        return on_halt(self.halt, self.kept, self._halt_ring)
 
     def _begin_wave(self, run: WaveRun, orders: Orders, now: float) -> bool:
         if self.at_gate or (self._is_awaited(run) and self._must_look("before")):

@@ -29,7 +29,8 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._report import Repo
 
 display = Display()
 
-EXIT_CODES = {"ok": 0, "waiting": 0, "unreachable": 4}
+UNREACHABLE = 4
+EXIT_CODES = {"ok": 0, "waiting": 0, "unreachable": UNREACHABLE}
 
 
 class Linear(Account):
@@ -108,7 +109,8 @@ class Linear(Account):
         self._driver.finish()
         self._over = True
         wanted = self._wanted
-        self._exit_code = EXIT_CODES.get(wanted, 2)
+        unasked = wanted == "ok" and not self._changes and any(run.dark for run in self._driver.runs.values())
+        self._exit_code = UNREACHABLE if unasked else EXIT_CODES.get(wanted, 2)
         self._note_end(wanted)
         self._close()
         self._interrupt.forget()

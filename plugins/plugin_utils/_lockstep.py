@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _batches
@@ -84,7 +85,8 @@ class Lockstep:
         self._clock = clock
         self._sleep = sleep
         stage: Any = Batched()
-        self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
+        at_once = replace(settings, reconnect_timeout=0.0)  # core takes a host that went dark out of all plays: it cannot come back
+        self._reading = Reading(conductor, self.runs, stage, digest, at_once, look_only, tell, clock, self._end)
         self._batch: Batch = []
         self._soaked: Batch = []
         self._reached: set[str] = set()

@@ -88,9 +88,12 @@ class Outages:
             self._since = None
             self._tell(Event("outage", now))
         self._conductor.doubt = self._why if self._suffering else "it is asked whether there is an outage" if self._withheld else ""
-        if self._since is None or not self._suffering or now - self._since < self._settings.max_wait:
+        if not self._suffering or self._since is None:
             return []
-        self._conductor.outlasted(Halt.UNJUDGED, self._why, now)
+        if not (self._conductor.halt is Halt.STOPPED and self._conductor.kept):
+            if now - self._since < self._settings.max_wait:
+                return []
+            self._conductor.outlasted(Halt.UNJUDGED, self._why, now)
         return [host for host in self._suffering if not self._stage.busy(host)]
 
     def give_up(self) -> None:

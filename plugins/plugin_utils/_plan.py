@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import TOLD, Problem, Release, Ring
@@ -187,6 +187,11 @@ def wave_size(size: int | str, hosts: int) -> int:
     if isinstance(size, str) and size.endswith("%"):
         return int((int(size[:-1]) / 100.0) * hosts) or 1
     return int(size)
+
+
+def without_soaks(plan: Plan) -> Plan:
+    """For check mode, in which nothing changes that could be watched."""
+    return replace(plan, rings=tuple(replace(ring, ring=replace(ring.ring, soak=0.0)) for ring in plan.rings))
 
 
 def as_data(plan: Plan) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import C
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
 from ansible_collections.onprem.rollout.plugins.plugin_utils._driver import Driver
 from ansible_collections.onprem.rollout.plugins.plugin_utils._interrupt import Interrupt
+from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import without_soaks
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import WorkerDied
 
 display = Display()
@@ -58,7 +59,7 @@ class StrategyModule(Account, HostPinned):
     def run(self, iterator: Any, play_context: Any) -> int:
         self.play_context = play_context
         self._take_in(Core(self, iterator), "staged")
-        conductor = Conductor(self._inputs.plan)
+        conductor = Conductor(without_soaks(self._inputs.plan) if self._core.check_mode else self._inputs.plan)
         self._begin(conductor)
         decisions = self._decisions
         attend = (lambda: decisions.attend(self._driver.asked)) if decisions else None

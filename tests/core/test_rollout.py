@@ -147,6 +147,13 @@ def test_drain_and_rejoin_around_a_good_change_and_a_restore(fleet):
         assert [line.split()[0] for line in traffic.splitlines()] == expected
 
 
+def test_a_drain_that_hangs_is_ended_and_keeps_nobody_from_going_back(fleet):
+    hosts = fleet(standard=1)
+    result = hosts.run(rollout_drain="naps", nap=20, rollout_payload_timeout=2)
+    assert (result.rc, result.states) == (2, {"standard0": "restored"}), result.out
+    assert hosts.is_as_before("standard0")
+
+
 def test_check_mode_changes_nothing_and_says_so(fleet):
     hosts = fleet(early=1, standard=1)
     result = hosts.run("onprem.rollout.upgrade", "--check", "--diff", rollout_payload="copies")

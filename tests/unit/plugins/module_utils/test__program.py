@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _console, _program, _timer
+from ansible_collections.onprem.rollout.plugins.module_utils import _console, _program, _record, _store, _timer
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import fingerprint, upgrade, write
 
 
@@ -154,6 +154,11 @@ def test_a_long_payload_shows_progress(host, monkeypatch):
     after = host.record()["transaction"]
     assert after["revert"]["boottime"] > before["revert"]["boottime"]
     assert after["phase"] == "changing"
+    record = host.record()
+    evicted = dict(record, transaction=dict(record["transaction"], evicted={"holder": record["transaction"]["holder"]}))
+    _store.write_json(_record.path_of(host.state_dir), evicted)
+    assert progress(mark)[0] == 1, "the host was taken from the run whose payload this is"
+    _store.write_json(_record.path_of(host.state_dir), record)
     code, err = progress("f" * 32)
     assert (code, err.startswith("phase: No payload of transaction ffff")) == (1, True)
     host.verifying()

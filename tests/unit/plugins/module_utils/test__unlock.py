@@ -48,7 +48,7 @@ def test_a_lease_that_goes_on_protects_its_run(host):
     assert host.record() == before
 
 
-@pytest.mark.parametrize("how, forced", [({"force": True}, True), ({"gone": RUN["run"]}, True), ({"later": 600}, False)])
+@pytest.mark.parametrize("how, forced", [({"force": True}, True), ({"gone": RUN["run"]}, False), ({"later": 600}, False)])
 def test_a_host_is_taken_and_stays_as_it_is_until_the_next_run_settles_it(host, how, forced):
     files = begun(host)
     host.now += how.pop("later", 0)

@@ -763,6 +763,7 @@ def test_an_operator_may_end_the_run_in_an_outage(keep, outcome):
     play.driver._outages._tell = lambda event: (tell(event), event.detail and event.kind == "outage" and play.driver.conductor.stop(keep, event.at))
     play.run()
     assert play.outcomes() == {"h0": outcome, "h1": "held", "h2": "held", "h3": "held"}
+    assert play.now < 60, "nobody waits for its end"
     assert play.driver.conductor.halt.value == "stopped"
 
 

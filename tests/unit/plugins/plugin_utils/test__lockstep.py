@@ -67,7 +67,7 @@ class World:
         plan = for_batches(Plan(Release("shop", "2.0", ()), (RingPlan(ring, self.waves),), held=self.held))
         self.conductor = Conductor(plan)
         self.steps = Lockstep(
-            self.conductor, "d2", self.told.append, Settings(0.0), attend=self.attend and (lambda: self.attend(self)),
+            self.conductor, "d2", self.told.append, Settings(300.0), attend=self.attend and (lambda: self.attend(self)),
             soaks={"standard": self.soak}, standing=lambda: self.standing, clock=lambda: self.now, sleep=self.sleep,
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import (
     spread_notes,
     wave_size,
     waves,
+    without_soaks,
 )
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import DEFAULT_RINGS, Release, Ring, Spread
 
@@ -126,3 +127,12 @@ def test_the_data_tells_waves_and_blast_radius():
     data = as_data(plan)
     assert [len(wave) for wave in data["rings"][0]["waves"]] == [1, 4, 3]
     assert data["blast_radius"] == blast_radius(plan) == 4
+
+
+def test_a_plan_without_soaks_is_the_same_but_for_them():
+    plan, _problems = plan_of(Member("a"), Member("b"), rings=(Ring("all", "all", (1, "100%"), soak=3600.0),), default="all")
+    data = as_data(without_soaks(plan))
+    assert data["rings"][0].pop("soak") == 0
+    expected = as_data(plan)
+    del expected["rings"][0]["soak"]
+    assert data == expected
