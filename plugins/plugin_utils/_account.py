@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -97,6 +98,8 @@ class Account:
         """Take up the ledger and what is decided through it; an AnsibleError where the rollout must not begin."""
         if self._changes and not self._core.check_mode:
             self._journal = self._open_journal(self._release)
+            ahead = time.monotonic() - time.time()
+            conductor.owed = {ring: end + ahead for ring, end in self._journal.standing.soaks.items()}
             user = _ledgers.user(self._core.variables(self._core.hosts[0]))
             self._decisions = Decisions(
                 conductor, self._journal, self._tell, self._inputs.max_wait, time.monotonic, time.time, self._inputs.gates, self._digest, user
@@ -182,7 +185,8 @@ class Account:
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
         since = journal.standing.since or journal.head.number + 1
         run, limited = _holder.run_of(os.getpid()), self._core.limited
-        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited)
+        soaks = {ring: math.ceil(end) for ring, end in journal.standing.soaks.items() if end > time.time()}
+        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited, soaks=soaks)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)

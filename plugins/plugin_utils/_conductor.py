@@ -63,6 +63,7 @@ class Conductor:
         self._index = 0
         self._wave_state = Wave.PENDING
         self._soak_until = 0.0
+        self.owed: dict[str, float] = {}  # by ring: until when a soak goes on that an earlier run did not bring to its end
         self._halt_ring: RingPlan | None = None
         self.kept = False
         self._opened: WaveRun | None = None
@@ -285,8 +286,9 @@ class Conductor:
         if not run.good:
             healthy = self.halt is not None and any(wave.parked for wave in self._open)
             return self._enter(Wave.COMMITTING if healthy else Wave.JUDGED, run, now)
-        new = self.halt not in (Halt.STOPPED, Halt.WAITING) and any(self._states[host] is not State.SKIPPED for host in run.hosts)
-        soak = run.plan.ring.soak if new else 0
+        ring, new = run.plan.ring, any(self._states[host] is not State.SKIPPED for host in run.hosts)
+        soak = ring.soak if new else max(0.0, min(ring.soak, self.owed.pop(ring.name, now) - now))
+        soak = 0 if self.halt in (Halt.STOPPED, Halt.WAITING) else soak
         self._soak_until = now + soak
         if soak:
             self._tell("soak", now, run=run, detail=str(soak))

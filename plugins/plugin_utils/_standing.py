@@ -24,6 +24,7 @@ class Standing:
     """A rollout as its events say. Events of other rollouts are not heard.
 
     unfinished: the start of the run that has not brought it to its end: the newest of all hosts, or, without one, of some only.
+    soaks: by ring, until when (seconds since 1970) a soak goes on that no run brought to its end.
     everywhere: a run of all hosts brought it to its end, and those of some hosts since, too.
     """
 
@@ -42,6 +43,7 @@ class Standing:
         self.plans: set[str] = set()
         self.last: Entry | None = None
         self.wave_states: dict[tuple[str, int], str] = {}
+        self.soaks: dict[str, float] = {}
         self.unfinished: Entry | None = None
         self.everywhere = False
 
@@ -64,6 +66,7 @@ class Standing:
             self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
             self.outage = None
             self.wave_states = {}
+            self.soaks = dict(entry.data.get("soaks") or {})
             self.plans.add(self.plan)
             if not self.limited:
                 self.everywhere = False
@@ -86,10 +89,14 @@ class Standing:
                 self.unfinished = None
 
     def _hear_wave(self, entry: Entry) -> None:
-        state = str(entry.data.get("state"))
+        state, ring = str(entry.data.get("state")), str(entry.data.get("ring"))
+        if state.startswith("soaks "):
+            self.soaks[ring] = entry.at + float(state.split()[1])
+        elif state in ("committing", "judged"):
+            self.soaks.pop(ring, None)
         if state != "soaking":  # that it soaks, and for how long, was said just before
             self.wave, self.gate = entry, None
-            place = str(entry.data.get("ring")), int(entry.data.get("wave") or 0)
+            place = ring, int(entry.data.get("wave") or 0)
             self.wave_states[place] = "stopped" if state == "judged" and self.halted else state
 
     @property

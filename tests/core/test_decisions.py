@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -84,6 +86,22 @@ def test_a_promotion_ends_the_soak(fleet):
     assert hosts.run("onprem.rollout.promote").rc == 0
     result = hosts.finish(process)
     assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+
+
+def test_a_soak_that_a_killed_run_left_is_served_by_the_next_although_its_hosts_are_done(fleet):
+    hosts = fleet(early=1, standard=1)
+    rings = [{"name": "early", "soak": 600, "commit": "host"}, {"name": "standard"}]
+    process = hosts.start(rollout_rings=rings)
+    eventually(lambda: wave(hosts, 1, "soaks"), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    hosts.finish(process)
+    assert hosts.record("early0")["transaction"]["phase"] == "committed"
+    process = hosts.start(rollout_rings=rings)
+    eventually(lambda: sum(entry.kind == "wave" and entry.data["state"].startswith("soaks 5") for entry in hosts.ledger()), process)
+    assert hosts.untouched("standard0")
+    assert hosts.run("onprem.rollout.promote").rc == 0
+    result = hosts.finish(process)
+    assert (result.rc, result.states) == (0, {"early0": "skipped", "standard0": "committed"}), result.out
 
 
 def test_every_host_proves_the_ledger_of_its_change(fleet):

@@ -256,6 +256,17 @@ def test_a_wave_that_ran_the_release_already_does_not_soak_again():
     assert simulate(plan, {"early-0": "ran_already"}).now < 30
 
 
+@pytest.mark.parametrize("owed, admitted", [({}, (0, 10)), ({"early": 20.0}, (20, 30)), ({"early": 900.0}, (30, 40)), ({"standard": 900.0}, (0, 10))])
+def test_what_an_earlier_run_left_of_a_soak_is_served_before_the_next_ring(owed, admitted):
+    """Never more than the ring's soak, whatever the clock of the earlier run said, and once."""
+    plan = fleet({"early": 2, "standard": 1}, soak=30.0, commit="host")
+    simulation = Simulation(plan, {host: Fate(fault="ran_already" if host.startswith("early") else "none") for host in plan.hosts})
+    simulation.conductor.owed = owed
+    simulation.run()
+    (began,) = [at for at, what, host in simulation.log if (what, host) == ("admit", "standard-0")]
+    assert admitted[0] <= began < admitted[1]
+
+
 def test_held_hosts_take_no_part():
     plan = Plan(RELEASE, fleet({"early": 2}).rings, {"db1": "audit"})
     simulation = simulate(plan)

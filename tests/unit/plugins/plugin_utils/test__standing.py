@@ -157,3 +157,21 @@ def test_events_of_others_are_not_heard():
     assert (found.rollout, found.hold) == ("b-1", None)
     assert standing_of([event("started", "a-1"), event("hold", "a-1")], "a-1").hold
     assert standing_of([]) is None
+
+
+SOAKS = event("wave", at=100.0, ring="early", wave=2, state="soaks 30.0 s")
+
+
+@pytest.mark.parametrize(
+    "events, left",
+    [
+        ((STARTED, SOAKS), {"early": 130.0}),
+        ((STARTED, SOAKS, event("wave", ring="early", wave=2, state="soaking"), event("finished", how="interrupted")), {"early": 130.0}),
+        ((STARTED, SOAKS, event("wave", ring="early", wave=2, state="committing")), {}),
+        ((STARTED, SOAKS, event("started", plan="p1", soaks={"early": 130})), {"early": 130}),
+        ((STARTED, SOAKS, event("started", plan="p1", soaks={})), {}),
+    ],
+    ids=["at work", "interrupted", "through", "a run that goes on with it", "over since"],
+)
+def test_a_soak_that_was_cut_short_is_owed(events, left):
+    assert standing(*events).soaks == left
