@@ -386,7 +386,8 @@ def test_naming_a_transaction_does_not_commit_one_that_is_not_held(host):
         host.commit(OTHER, transaction=begun["transaction"])
 
 
-def test_a_payload_that_is_run_again_later_is_not_restored_by_the_timer_while_it_waits(host):
+def test_a_payload_that_is_run_again_later_is_not_restored_by_the_timer_while_it_waits(host, monkeypatch):
+    monkeypatch.setattr(_timer, "arm", lambda *_arguments: None)
     host.begin(revert_after=600, payload_timeout=0)
     host.now += 100
     assert host.retrying(wait=60)[1]["transaction"]["revert"]["deadline"] == host.now + 660

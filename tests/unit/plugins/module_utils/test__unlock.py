@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _unlock
+from ansible_collections.onprem.rollout.plugins.module_utils import _timer, _unlock
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import OTHER, RUN, fingerprint, upgrade
 
@@ -137,7 +137,8 @@ def test_a_host_that_waits_for_an_operator_is_held_by_no_run(host, phase):
     assert (look(host)["held"], unlock(host, force=True)[0]) == (False, False)
 
 
-def test_the_lease_never_ends_before_the_revert_timer(host):
+def test_the_lease_never_ends_before_the_revert_timer(host, monkeypatch):
+    monkeypatch.setattr(_timer, "arm", lambda *_arguments: None)
     host.begin(lease=600, revert_after=7200, payload_timeout=9000)
     for step in (lambda: None, lambda: host.retrying(wait=60), host.verifying, host.awaiting_commit):
         host.now += 100
