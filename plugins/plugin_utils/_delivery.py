@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ INLINE = 1 << 20  # bytes of an artifact that go to the host with the module ins
 
 
 class ArtifactAction(ActionBase):
-    """verb: the module. _has(): whether the host needs no artifact, by at most one raw command; when in doubt no, the module looks again."""
+    """verb: the module."""
 
     verb = ""
     _requires_connection = True
     _supports_async = False
 
+    @abstractmethod
     def _has(self, arguments: dict[str, Any]) -> bool:
-        raise NotImplementedError
+        """Whether the host needs no artifact, by at most one raw command; when in doubt no, the module looks again."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)

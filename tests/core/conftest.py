@@ -17,6 +17,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,15 @@ def pytest_collection_modifyitems(config, items):
     left_out += [item for item in items if engine_of(item) == "linear" and item.originalname not in LINEAR_ON_EVERY_CORE]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def eventually(condition: Callable[[], Any], process: subprocess.Popen, timeout: float = 60) -> None:
+    """Wait until the condition holds, which it must while the process still runs."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
 
 
 def tree(root: Path) -> dict[str, tuple]:

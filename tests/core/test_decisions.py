@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
+from conftest import eventually
 
 ONE_BY_ONE = [{"name": "standard", "serial": [1]}]
 
 
 def said(hosts, kind):
     return [entry.data for entry in hosts.ledger() if entry.kind == kind]
-
-
-def eventually(condition, process, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 def wave(hosts, number, state):

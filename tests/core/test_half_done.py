@@ -12,15 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from conftest import eventually
+
 TOGETHER = [{"name": "standard", "serial": ["100%"]}]
-
-
-def eventually(condition, process: subprocess.Popen, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:

@@ -12,18 +12,12 @@ import signal
 import socket
 import time
 
+from conftest import eventually
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 
 HERE = f"of {getpass.getuser()} on {socket.gethostname()}, pid "
-
-
-def eventually(condition, process, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 def flat(result):

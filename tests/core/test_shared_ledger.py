@@ -18,6 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Even
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledgers import open_ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import eventually
 from postgresql import PASSWORD, running_server
 
 
@@ -36,14 +37,6 @@ def place(server):
 
 def said(place, kind):
     return [entry.data for entry in open_ledger(place, "a test").entries() if entry.kind == kind]
-
-
-def eventually(condition, process, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 def secretless(result):

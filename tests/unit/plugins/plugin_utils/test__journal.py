@@ -229,7 +229,12 @@ def test_the_rollout_is_free_when_its_run_is_killed(place, elsewhere):
 
 
 def test_another_rollout_of_the_same_ledger_is_free(place, clock, elsewhere):
-    Journal(LedgerFile(str(place), "ada", lambda: 0.0), "other-1.0", clock).open()
+    ledger = LedgerFile(str(place), "ada", lambda: 0.0)
+    journal = Journal(ledger, "other-1.0", clock)
+    journal.open()
+    assert journal.flush()
+    assert not journal.trouble
+    journal.close()
 
 
 class Lost:
