@@ -16,10 +16,11 @@ from ._errors import Refused
 from ._manifest import UNSURE, Cursor, Entry, Writer, mark_of
 from ._objects import SMALL, Objects
 from ._store import show, to_text
-from ._tree import DIRECTORY, READ, check_depth, listing, parent_of
+from ._tree import DIRECTORY, READ, check_depth, listing, parent_of, sync_file_system
 
 ATTEMPTS = 3
 TICK = 50 * 1000 * 1000  # a file changed within this many ns may change again without another ctime
+DIRTY = 120 * 10**9  # and one changed within this many may be mapped, and what is mapped changes without it until it was written
 SHOWN = 10
 HIDDEN = b".onprem-rollout"  # where _btrfs.py keeps its snapshots: never part of one
 SPECIAL = {stat.S_IFIFO: "fifo", stat.S_IFCHR: "char", stat.S_IFBLK: "block"}
@@ -104,6 +105,7 @@ class Capture:
         self._uids: Set[int] = set()
         self._gids: Set[int] = set()
         self._flagged: List[bytes] = []
+        self._written: Set[int] = set()
         self.mounted: List[bytes] = []
         self.files = self.bytes = self.needed = self.entries = self.read = 0
         self.full = False
@@ -256,6 +258,7 @@ class Capture:
             except PermissionError:
                 raise _unreadable(path) from None
             try:
+                self._write_back(source, status)
                 sha = self._content(source, status)
                 after = os.fstat(source)
                 before, mark = mark, mark_of(after)
@@ -275,6 +278,12 @@ class Capture:
             ),
             "busy_file",
         )
+
+    def _write_back(self, source: int, status: os.stat_result) -> None:
+        """Have the kernel notice the next change of what a program has mapped: once for each file system, and only if something is new there."""
+        if status.st_dev not in self._written and status.st_ctime_ns > self._sure_before - DIRTY:
+            self._written.add(status.st_dev)
+            sync_file_system(source)
 
     def _content(self, source: int, status: os.stat_result) -> Optional[str]:
         if status.st_size > SMALL:

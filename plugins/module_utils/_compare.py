@@ -6,7 +6,7 @@
 
 import os
 import stat
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import _attributes
 from ._capture import HIDDEN, entry_of, excluder, mount_points
@@ -57,6 +57,7 @@ class _Walk:
         self._excluded = excluder(snapshot.rules.exclude)
         self._mounts: FrozenSet[bytes] = mount_points()
         self._cross = snapshot.rules.cross_mounts
+        self._firsts: Dict[Tuple[int, int], bytes] = {}
         self._mounted = {to_bytes(text) for text in snapshot.facts["mounted"]}
 
     def top(self) -> Iterator[Difference]:
@@ -89,6 +90,7 @@ class _Walk:
     def _one(self, name: bytes, fd: int, folder: Optional[Folder]) -> Iterator[Difference]:
         """Judge the entry under the cursor and all that is below it; the cursor is after them when this ends."""
         path, entry = self._path(), self._cursor.entry
+        status = _stat(name, fd)
         if entry["type"] in ("mount", "socket"):
             if entry["type"] == "mount" and path not in self._mounts:
                 raise RolloutError(
@@ -97,8 +99,10 @@ class _Walk:
                     "mount",
                 )
             self._cursor.advance()
+            if entry["type"] == "socket" and status is not None and not stat.S_ISSOCK(status.st_mode) and path not in self._mounts:
+                for place in self._extra(path, name, fd):
+                    yield Difference("removed", place, {}, folder)
             return
-        status = _stat(name, fd)
         if path in self._mounts and not self._cross and folder is not None:
             raise RolloutError(
                 "{0} is a mount point now and was none when the snapshot was taken. Nothing was put back. Unmount it, then run restore with force.".format(
@@ -226,6 +230,8 @@ class _Walk:
         now = entry_of(status)
         if now["type"] != entry["type"] or now.get("rdev") != entry.get("rdev") or (now.get("linked") and not entry.get("linked")):
             return "replaced"
+        if now.get("linked") and self._firsts.setdefault((status.st_dev, status.st_ino), self._path()) != self._path():
+            return "replaced"  # it was another file than that one
         if entry["type"] == "link" and to_text(os.readlink(name, dir_fd=fd)) != entry["target"]:
             return "replaced"
         if entry["type"] == "file":

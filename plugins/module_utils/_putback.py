@@ -233,9 +233,10 @@ class _Hands:
             self._copy(entry, path, fd)
         elif kind == "hardlink":
             target = to_bytes(entry["target"])
-            source = self._beside(target)
+            source, first = self._beside(target), os.path.basename(target)
             try:
-                os.link(os.path.basename(target), temporary, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+                # a flag that is lifted for this is a difference, and set again with the next
+                _attributes.despite_flags(lambda: os.link(first, temporary, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False), first, source)
             finally:
                 os.close(source)
         else:

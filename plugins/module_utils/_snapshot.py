@@ -26,6 +26,7 @@ from ._tree import DIRECTORY, remove
 SCHEMA = 2
 ENTRY_BYTES = 320
 FILES = "files"
+NEEDED = ("created", "paths", "exclude", "cross_mounts", "immutable", "mounted", "owners", "files", "bytes", "stored", "entries_sha256")
 
 Size = NamedTuple("Size", [("files", int), ("bytes", int), ("needed", int)])
 
@@ -108,12 +109,24 @@ def resolve(paths: List[str], state_dir: str) -> List[bytes]:
             elif within(state, place) or within(place, state):
                 problem = "overlaps the state directory {0}".format(show(state))
             else:
+                problem = _unreachable(place)
                 real.add(place)
         if problem:
             problems.append("{0}: {1}".format(show(path), problem))
     if problems:
         raise Refused("Not good as a path to snapshot: {0}. Nothing was touched.".format("; ".join(problems)), "bad_path")
     return sorted((path for path in real if not any(path != other and within(path, other) for other in real)), key=_manifest.order)
+
+
+def _unreachable(place: bytes) -> Optional[str]:
+    """Why nothing could be put at a place: it is below a file, or in a loop of links, or too long."""
+    try:
+        os.lstat(place)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return "cannot be reached: {0}".format(error.strerror)
+    return None
 
 
 def within(path: bytes, top: bytes) -> bool:
@@ -227,6 +240,9 @@ def load(state_dir: str, snapshot: str) -> Snapshot:
         raise _unusable(path, "has schema {0}; this version of onprem.rollout knows schemas up to {1}".format(schema, SCHEMA))
     if schema != SCHEMA or facts.get("id") != snapshot:
         raise _unusable(path, "is not the description of snapshot {0} in schema {1}".format(snapshot, SCHEMA))
+    missing = [name for name in NEEDED if name not in facts]
+    if missing:
+        raise _unusable(path, "has no {0}".format(", ".join(missing)))
     return Snapshot(place, facts)
 
 

@@ -26,12 +26,16 @@ BAD_PATHS = [
     ("{top}/state", "overlaps the state directory"),
     ("{top}/state/objects", "overlaps the state directory"),
     ("{top}", "overlaps the state directory"),
+    ("/dev/null/below", "cannot be reached: Not a directory"),
+    ("{top}/loop/below", "cannot be reached: Too many levels of symbolic links"),
+    ("/" + "x" * 256, "cannot be reached: File name too long"),
 ]
 
 
 @pytest.mark.parametrize(("path", "says"), BAD_PATHS)
 def test_bad_paths_are_refused_with_their_value(tmp_path, path, says):
     path = path.format(top=tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(Refused, match=says) as caught:
         _snapshot.resolve(["/srv/good", path], str(tmp_path / "state"))
     assert caught.value.reason == "bad_path"
@@ -377,7 +381,13 @@ def test_no_content_goes_while_a_snapshot_cannot_be_read(host):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "there is no snapshot s1"), (b"{torn", "cannot be read"), (b'{"schema": 3}', "knows schemas up to 2"), (b"[]", "is not the description")],
+    [
+        (None, "there is no snapshot s1"),
+        (b"{torn", "cannot be read"),
+        (b'{"schema": 3}', "knows schemas up to 2"),
+        (b"[]", "is not the description"),
+        (b'{"schema": 2, "id": "s1", "paths": []}', "has no created, exclude"),
+    ],
 )
 def test_a_snapshot_that_cannot_be_used_is_named(host, content, says):
     place = os.path.join(host.state_dir, "snapshots/s1")
