@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Outage or bad release? A check that failed on a host in change is run where the release has not been. Pure.
+"""Outage or bad release? A check that failed on a host in change, or before its change, is run where the release has not been. Pure.
 
-    for host in check.open(states, now): ... run its checks ..., then check.heard(host, results or None)
+    asked = check.open(states, now)
+    for host in asked.hosts: ... run its checks ..., then asked.heard(host, results or None)
     why = check.verdict(run.sick, since, now)     # None: not known yet; nothing: it is the release; else the outage, for people
 
 It is an outage when everything that failed fails as well on every untouched host that answered; without one, on every host that was proven.
+For a host that failed before its change it must fail on those that were proven too: of two that are sick the release is to blame for neither.
 """
 
 from __future__ import annotations
@@ -51,48 +53,59 @@ class Round:
     answers: dict[str, Results | None] = field(default_factory=dict)
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        return (*self.untouched, *self.proven)
+
+    @property
     def complete(self) -> bool:
-        return all(host in self.answers for host in (*self.untouched, *self.proven))
+        return all(host in self.answers for host in self.hosts)
+
+    def heard(self, host: str, results: Results | None) -> None:
+        """None: it could not be asked."""
+        self.answers[host] = results
+
+    def answered(self, hosts: Iterable[str], but: str) -> dict[str, Results]:
+        return {host: results for host in hosts if host != but and (results := self.answers.get(host)) is not None}
 
 
 class CrossCheck:
     def __init__(self) -> None:
         self._round: Round | None = None
 
-    def open(self, states: Mapping[str, State], now: float) -> tuple[str, ...]:
-        """Begin a round, and give the hosts to ask."""
-        untouched = _first(states, State.WAITING, UNTOUCHED)
+    def open(self, states: Mapping[str, State], now: float, fellows: Sequence[str] = ()) -> Round:
+        """Begin a round. fellows: hosts that were let in and found sick before their change, for when nobody waits any more."""
+        untouched = _first(states, State.WAITING, UNTOUCHED) or (tuple(fellows[: UNTOUCHED + 1]) if len(fellows) > 1 else ())
         proven = (_first(states, State.COMMITTED, PROVEN) + _first(states, State.SKIPPED, PROVEN))[:PROVEN]
         self._round = Round(now, untouched, proven)
-        return (*untouched, *proven)
+        return self._round
 
     @property
     def asking(self) -> bool:
         return self._round is not None and not self._round.complete
 
-    def heard(self, host: str, results: Results | None) -> None:
-        """None: it could not be asked."""
-        if self._round is not None:
-            self._round.answers[host] = results
-
     def give_up(self) -> None:
         self._round = None
 
-    def verdict(self, sick: Sequence[Sick], since: float, now: float) -> str | None:
-        """since: when the check was found failed. That others are well counts if they were asked later than that."""
+    def verdict(self, sick: Sequence[Sick], since: float, now: float, host: str = "", before: bool = False) -> str | None:
+        """since: when the check of this host was found failed. That others are well counts if they were asked later than that.
+
+        before: that was before its change. The first judge that is well decides, whoever has not answered yet.
+        """
         asked = self._round
-        if asked is None or not asked.complete or (asked.began < since and now - asked.began > FRESH):
+        if asked is None or (asked.began < since and now - asked.began > FRESH):
             return None
-        why = _outage(asked, sick)
+        untouched, proven = asked.answered(asked.untouched, host), asked.answered(asked.proven, host)
+        judges = {**untouched, **proven} if before else untouched or (proven if asked.complete else {})
+        if any(not _fails_too(sick, results) for results in judges.values()):
+            return "" if asked.began >= since else None
+        if not asked.complete:
+            return None
+        why = _outage(untouched, proven, sick) if judges and sick else ""
         return why if why or asked.began >= since else None
 
 
-def _outage(asked: Round, sick: Sequence[Sick]) -> str:
-    untouched = {host: results for host in asked.untouched if (results := asked.answers[host]) is not None}
-    proven = {host: results for host in asked.proven if (results := asked.answers[host]) is not None}
+def _outage(untouched: Mapping[str, Results], proven: Mapping[str, Results], sick: Sequence[Sick]) -> str:
     judges = untouched or proven
-    if not sick or not judges or not all(_fails_too(sick, results) for results in judges.values()):
-        return ""
     names = " and ".join(check.name for check in sick)
     others = [host for host, results in proven.items() if untouched and _fails_too(sick, results)]
     well = [host for host in proven if untouched and host not in others]

@@ -152,6 +152,8 @@ class Driver:
             self._over(host, run, now)
         elif place is Place.COMMIT and run.outcome is None and self.conductor.state(host) is State.RESTORING:
             self._turn_back(host, run)
+        elif place is Place.RESCUE and not run.begun and run.sick:
+            self._outages.explain(host, now)
         elif place is Place.RESCUE and run.begun and run.outcome is None and not run.restoring:
             if self._outages.explain(host, now):
                 return

@@ -142,8 +142,11 @@ class HostRun:
         if report.kind == "ok":
             self.begun = report.data.get("outcome") != "skipped"
             self.outcome = None if self.begun else State.SKIPPED
+            self._recover()
         elif report.data.get("refused"):
             self.outcome = State.REFUSED
+            self.sick = sick_of(report.data.get("checks") or []) if report.data.get("reason") == "sick" else ()
+            self.suffers = self.suffers and bool(self.sick)
 
     def _after_health(self, report: Report) -> None:
         """It was judged, for its transaction or for its commit."""
@@ -151,7 +154,12 @@ class HostRun:
         if self.restoring or report.kind not in ("ok", "failed"):
             return
         self.sick = sick_of(report.data.get("checks") or []) if report.kind == "failed" else ()
-        if self.suffers and report.kind == "ok":
+        if report.kind == "ok":
+            self._recover()
+
+    def _recover(self) -> None:
+        """If it was struck by an outage, that is over for it."""
+        if self.suffers:
             self.suffers = self.doubted = False
             self.why = ""
 

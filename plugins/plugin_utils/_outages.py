@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What becomes of hosts in change whose checks failed: whether that is an outage is asked elsewhere before their rescue begins.
+"""What becomes of hosts whose checks failed, in change or just before it: whether that is an outage is asked elsewhere before their rescue begins.
 
 A host in an outage goes back to the task that failed and does it again every few seconds. Each time renews its lease and its
 revert timer. Once it passes, it goes on as if nothing had been; after L(Settings.max_wait) seconds the rollout ends, and hosts stay as they are.
@@ -49,26 +49,32 @@ class Outages:
             self._withheld.pop(host, None)
             return False
         since = self._withheld.setdefault(host, now)
-        why = self._check.verdict(run.sick, since, now)
+        why = self._check.verdict(run.sick, since, now, host, before=not run.begun)
         if why is None:
             if not self._check.asking:
                 self._ask(host, now)
             return True
         del self._withheld[host]
+        run.sick = ()
         if why:
             self._suffer(host, why, now)
         return bool(why)
 
     def _ask(self, host: str, now: float) -> None:
-        witnesses = self._check.open(self._conductor.states(), now)
-        for witness in witnesses:
-            self._asks.add(witness, self._check.heard)
-        if witnesses and self._stage.can_ask:
+        states = self._conductor.states()
+        admitted = {host: run for host, run in self._runs.items() if states[host] is State.CHANGING and not (run.begun or run.dark)}
+        if State.WAITING not in states.values() and any(run.outcome is None and not run.suffers for run in admitted.values()):
+            return  # what they find before their change is soon known
+        asked = self._check.open(states, now, [host for host, run in admitted.items() if run.sick or run.suffers])
+        for witness in asked.hosts:
+            self._asks.add(witness, asked.heard)
+        if asked.hosts and self._stage.can_ask:
             self._tell(Event("asks", now, host, detail=self._runs[host].why))
 
     def _suffer(self, host: str, why: str, now: float) -> None:
         run = self._runs[host]
         run.suffers = True
+        run.outcome = None
         run.doubted = self._stage.undo_failure(host) is Place.COMMIT
         run.later_until = now + self._settings.outage_interval
         self._suffering[host] = None

@@ -77,6 +77,7 @@ ON_ONE_CORE = {
     "test_health.py": (
         "test_a_service_that_dies_in_mid_soak_sends_its_wave_back_and_the_check_is_named",
         "test_an_outage_restores_nobody_spends_no_budget_and_says_so",
+        "test_a_service_that_is_down_before_their_change_uses_up_nobody[all are let in together]",
     ),
     "test_shared_ledger.py": (),
     "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),

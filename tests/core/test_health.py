@@ -118,3 +118,26 @@ def test_a_rollout_goes_on_by_itself_when_an_outage_is_over(fleet, shared, goes_
     assert [bool(event["why"]) for event in outages(hosts)] == [True, False]
     assert "the outage is over" in result.out
     assert "failed=1" not in result.out
+
+
+@pytest.mark.parametrize("serial", [[1, "100%"], ["100%"]], ids=["the others wait", "all are let in together"])
+def test_a_service_that_is_down_before_their_change_uses_up_nobody(fleet, shared, serial):
+    hosts = fleet(standard=3)
+    shared.down = True
+    process = hosts.start(rollout_rings=[{"name": "standard", "serial": serial}], rollout_checks=checks_of(shared))
+    eventually(lambda: outages(hosts), process)
+    assert not any(hosts.record(host) for host in hosts.hosts)
+    shared.down = False
+    result = hosts.finish(process)
+    assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
+    assert "check orders fails on " in result.out
+    assert "the outage is over" in result.out
+    assert "failed=1" not in result.out
+
+
+def test_a_host_that_is_sick_by_itself_is_refused_as_ever(fleet):
+    hosts = fleet(standard=3)
+    (hosts.app("standard1") / "version").write_text("died\n")
+    result = hosts.run(rollout_rings=[{"name": "standard", "serial": ["100%"]}])
+    assert (result.rc, sorted(result.states.values())) == (2, ["committed", "committed", "refused"]), result.out
+    assert not outages(hosts)

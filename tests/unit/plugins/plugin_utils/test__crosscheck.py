@@ -25,8 +25,9 @@ def results(web: bool = True, db: bool = True) -> list[dict]:
 
 def asked(states: dict[str, State], answers: dict, now: float = 0.0) -> CrossCheck:
     check = CrossCheck()
-    for host in check.open(states, now):
-        check.heard(host, answers.get(host))
+    round_ = check.open(states, now)
+    for host in round_.hosts:
+        round_.heard(host, answers.get(host))
     return check
 
 
@@ -68,6 +69,42 @@ def test_verdicts(name, states, answers, sick, why):
     assert asked(states, answers).verdict(sick, 0.0, 0.0) == why
 
 
+BEFORE = [
+    ("untouched is down too", {"a": W}, {"a": results(web=False)}, "check web fails on a too, which this release has not touched"),
+    ("untouched is well", {"a": W}, {"a": results()}, ""),
+    ("proven is well", {"a": W, "b": C}, {"a": results(web=False), "b": results()}, ""),
+    ("all are down", {"a": W, "b": C}, {"a": results(web=False), "b": results(web=False)},
+     "check web fails on a too, which this release has not touched, and on b, proven before"),
+    ("only a proven one is there", {"b": C}, {"b": results(web=False)},
+     "check web fails on b too, proven before, and no host is left that this release has not touched"),
+    ("nobody answers", {"a": W, "b": C}, {}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, states, answers, why", BEFORE, ids=[case[0] for case in BEFORE])
+def test_verdicts_before_a_change(name, states, answers, why):
+    assert asked(states, answers).verdict((WEB,), 0.0, 0.0, before=True) == why
+
+
+def test_the_first_judge_that_is_well_decides():
+    check = CrossCheck()
+    check.open({"a": W, "b": W, "c": C}, 1.0).heard("b", results())
+    assert check.verdict((WEB,), 1.0, 1.0) == check.verdict((WEB,), 1.0, 1.0, before=True) == ""
+    check.open({"a": W, "b": W, "c": C}, 1.0).heard("c", results())
+    assert (check.verdict((WEB,), 1.0, 1.0), check.verdict((WEB,), 1.0, 1.0, before=True)) == (None, ""), "of a change only the untouched judge"
+
+
+def test_hosts_that_were_let_in_together_judge_each_other_and_nobody_himself():
+    check = CrossCheck()
+    assert check.open({"a": W, "b": State.CHANGING}, 0.0, ["b", "c"]).hosts == ("a",)
+    assert check.open({"b": State.CHANGING}, 0.0, ["b"]).hosts == ()
+    round_ = check.open({}, 0.0, ["b", "c"])
+    round_.heard("b", results(web=False))
+    round_.heard("c", results())
+    assert check.verdict((WEB,), 0.0, 0.0, "b", before=True) == ""
+    assert check.verdict((WEB,), 0.0, 0.0, "c", before=True)
+
+
 def test_that_others_are_well_counts_only_if_they_were_asked_after_the_failure():
     well = asked({"a": W}, {"a": results()}, now=5.0)
     assert (well.verdict((WEB,), 5.0, 6.0), well.verdict((WEB,), 5.1, 6.0)) == ("", None)
@@ -82,10 +119,10 @@ def test_an_outage_is_believed_of_the_next_host_for_a_while_and_not_for_ever():
 
 def test_nothing_is_known_before_all_have_answered():
     check = CrossCheck()
-    check.open({"a": W, "b": W}, 0.0)
-    check.heard("a", results(web=False))
+    round_ = check.open({"a": W, "b": W}, 0.0)
+    round_.heard("a", results(web=False))
     assert (check.asking, check.verdict((WEB,), 0.0, 0.0)) == (True, None)
-    check.heard("b", None)
+    round_.heard("b", None)
     assert (check.asking, bool(check.verdict((WEB,), 0.0, 0.0))) == (False, True)
 
 
@@ -96,9 +133,10 @@ def test_nothing_is_known_before_all_have_answered():
 def test_a_release_is_never_excused_by_a_host_that_is_well_or_silent_and_few_are_asked(states, data):
     check = CrossCheck()
     answers = {}
-    for host in check.open(states, 0.0):
+    round_ = check.open(states, 0.0)
+    for host in round_.hosts:
         answers[host] = data.draw(st.sampled_from([None, results(), results(web=False)]))
-        check.heard(host, answers[host])
+        round_.heard(host, answers[host])
     assert len(answers) <= UNTOUCHED + PROVEN
     assert {states[host] for host in answers} <= {State.WAITING, State.COMMITTED, State.SKIPPED}
     untouched = [answer for host, answer in answers.items() if states[host] is State.WAITING and answer]

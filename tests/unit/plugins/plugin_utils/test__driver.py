@@ -767,6 +767,71 @@ def test_an_operator_may_end_the_run_in_an_outage(keep, outcome):
     assert play.driver.conductor.halt.value == "stopped"
 
 
+def sick_before(*hosts: str, well: int | None = None) -> dict:
+    """These fail their check before their change, so many times; what is asked of them says the same."""
+    sick = ("failed", {"refused": True, "reason": "sick", "msg": "sick already", "checks": [CHECK]})
+    untouched = {(host, "restore"): ("ok", {"outcome": "untouched"}) for host in hosts}
+    return {(host, "begin"): [sick] * (well or 99) for host in hosts} | {(host, "asked"): [ALSO_DOWN] * 3 * (well or 99) for host in hosts} | untouched
+
+
+BEFORE = [
+    ("one of many", {"serial": (1, "100%")}, ("h0",), {"h0": "refused", "h1": "held", "h2": "held", "h3": "held"}, "unproven"),
+    ("one of its wave", {"serial": (2, "100%")}, ("h0",), {"h0": "refused", "h1": "committed", "h2": "committed", "h3": "committed"}, None),
+    ("all of a wave, and the untouched", {"serial": (2, "100%")}, ("h0", "h1", "h2", "h3"), dict.fromkeys(("h0", "h1", "h2", "h3"), "held"), "unjudged"),
+    ("all that were let in together", {"serial": ("100%",)}, ("h0", "h1", "h2", "h3"), dict.fromkeys(("h0", "h1", "h2", "h3"), "held"), "unjudged"),
+    ("but not the untouched", {"serial": (2, "100%")}, ("h0", "h1"), {"h0": "refused", "h1": "refused", "h2": "held", "h3": "held"}, "unproven"),
+    ("but not the proven", {"serial": (1, "100%")}, ("h1", "h2", "h3"), {"h0": "committed", **dict.fromkeys(("h1", "h2", "h3"), "refused")}, "unproven"),
+    ("the last one alone", {"serial": (1,)}, ("h3",), {"h0": "committed", "h1": "committed", "h2": "committed", "h3": "refused"}, "unproven"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, ring, sick, expected, halt", BEFORE, ids=[case[0] for case in BEFORE])
+def test_hosts_that_are_sick_before_their_change_are_refused_or_in_an_outage(name, ring, sick, expected, halt):
+    play = Play(ring=ring, answers=sick_before(*sick), max_wait=60.0).run()
+    assert play.outcomes() == expected
+    assert getattr(play.driver.conductor.halt, "value", None) == halt
+    assert play.driver.conductor.failures == {"all": 0}
+    assert bool([event for event in play.told if event.kind == "outage"]) == (halt == "unjudged")
+
+
+def test_proven_hosts_that_fail_too_make_an_outage_of_what_the_last_host_finds_before_its_change():
+    answers = sick_before("h3") | {(host, "asked"): ALSO_DOWN for host in ("h0", "h1")}
+    play = Play(ring={"serial": (1,)}, answers=answers, max_wait=0.0).run()
+    assert play.outcomes() == {"h0": "committed", "h1": "committed", "h2": "committed", "h3": "held"}
+    assert "proven before" in play.driver.conductor.exceeded
+
+
+@pytest.mark.parametrize("serial", [(2, "100%"), ("100%",)], ids=["the others wait", "all are let in together"])
+def test_hosts_that_an_outage_strikes_before_their_change_begin_when_it_is_over(serial):
+    play = Play(ring={"serial": serial}, answers=sick_before("h0", "h1", "h2", "h3", well=2), max_wait=600.0).run()
+    assert (set(play.outcomes().values()), play.driver.wanted) == ({"committed"}, "ok")
+    assert restores(play) == []
+    assert {run.why for run in play.driver.runs.values()} == {""}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_who_is_in_an_outage_before_its_change_is_held_when_an_operator_ends_the_run(keep):
+    play = Play(answers=sick_before("h0", "h1", "h2", "h3"), max_wait=200.0)
+    tell = play.driver._outages._tell
+    play.driver._outages._tell = lambda event: (tell(event), event.detail and event.kind == "outage" and play.driver.conductor.stop(keep, event.at))
+    play.run()
+    assert set(play.outcomes().values()) == {"held"}
+    assert (play.now < 60, restores(play)) == (True, [])
+
+
+def test_who_finds_another_reason_to_be_refused_in_an_outage_is_refused():
+    answers = sick_before("h0", "h1", "h2", "h3")
+    answers["h0", "begin"][1:] = [("failed", {"refused": True, "reason": "held", "msg": "held by another rollout"})]
+    play = Play(answers=answers, max_wait=200.0).run()
+    assert play.outcomes() == {"h0": "refused", "h1": "held", "h2": "held", "h3": "held"}
+
+
+def test_the_first_who_is_well_decides_and_nobody_waits_for_the_slow():
+    play = Play(answers=sick_before("h0"), ring={"serial": (2, "100%")}, delays={("h3", "asked"): 500}).run()
+    begun = [entry for entry in play.told if entry.kind == "ended" and entry.host == "h0"]
+    assert begun[0].at < 500
+
+
 def test_an_aborted_run_forgets_what_it_asked():
     answers = {("h0", "health"): DOWN}
     play = Play(answers=answers, aborts=lambda play: "asked" in play.stage.running.values(), delays={("h1", "asked"): 99}).run()
