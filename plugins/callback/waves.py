@@ -45,8 +45,8 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._engine: _linear.Linear | None = None
-        self._earlier: list[_linear.Linear] = []
+        self._engine: _linear.Engine | None = None
+        self._earlier: list[_linear.Engine] = []
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         part = play.vars.get(PART)

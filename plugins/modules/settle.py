@@ -70,4 +70,8 @@ settled:
   returned: success
   type: str
   sample: "restored: runs shop 1.0"
+reason:
+  description: V(taken) when another run that may be alive holds the host.
+  returned: failure
+  type: str
 """

@@ -41,7 +41,7 @@ class HostRun:
     """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
-    drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
+    taken: another run that may be alive has it; drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
     restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot; put_back: no settle of it failed; unproven: a restore said that it left it inconsistent;
     sick: the required checks by which it failed; suffers: in an outage; doubted: so that it may not commit before it is proven;
@@ -58,6 +58,7 @@ class HostRun:
     dark: str = ""
     half_done: bool = False
     settling: bool = False
+    taken: bool = False
     drained: bool = False
     stranded: bool = False
     unfit: str = ""
@@ -120,6 +121,7 @@ class HostRun:
         self._after_other(report)
         self._note_unproven(report)
         self.put_back = report.kind == "ok"
+        self.taken = report.kind == "failed" and report.data.get("reason") == "taken"
         self.heard = report.kind == "ok"
         self.record = report.data.get("record") or self.record
         self.half_done = self.half_done or bool(report.data.get("abandoned") or report.data.get("drained"))

@@ -51,6 +51,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._slices import slic
 from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Tailor, parse_tailored
 
 ENGINES = ("staged", "linear")
+NO_UPGRADE = ("status", "recover")  # nothing is rolled out, so that no release is needed
 LIMITS = ("max_failures", "max_unreachable", "max_unhealthy")
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
@@ -72,6 +73,7 @@ class Inputs:
     gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     replan: bool = False
     max_wait: float = 1800.0
+    force: str = ""
 
 
 def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]:
@@ -87,7 +89,8 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
 
     verb = str(value("rollout_verb", "upgrade"))
     problems += engine_problems(value("rollout_engine", engine), engine) if verb == "upgrade" else []
-    problems += slice_problems(shared) if verb != "status" else []
+    upgrades = verb not in NO_UPGRADE
+    problems += slice_problems(shared) if upgrades else []
     raw_rings = value("rollout_rings", None)
     declared = raw_rings is not None
     spread = parse_spread(value("rollout_spread", []), "rollout_spread", problems)
@@ -97,25 +100,25 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
         rings = tuple(replace(ring, spread=()) for ring in rings)  # nobody changes, so nobody needs a place
     raw_release = value("rollout_release", None)
     release: Release | None = NO_RELEASE
-    if verb != "status" or raw_release is not None:
+    if upgrades or raw_release is not None:
         release, found = parse_release(raw_release)
         problems += found
     data = raw_release if isinstance(raw_release, Mapping) else {}
     tailored, found = parse_tailored(data)
     problems += found
-    members, found = read_hosts(source, rings, verb, release or NO_RELEASE, Tailor({} if found or verb == "status" or release is None else data))
+    members, found = read_hosts(source, rings, verb, release or NO_RELEASE, Tailor({} if found or not upgrades or release is None else data))
     problems += found
-    if verb != "status" and members and all(member.hold == NOT_OPTED_IN for member in members):
+    if upgrades and members and all(member.hold == NOT_OPTED_IN for member in members):
         problems.append(Problem("rollout_release.candidate", True, "no host takes it: set rollout_early_access: true for those that shall"))
     lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
-    plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and verb != "status")
+    plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and upgrades)
     failures, unreachable, unhealthy = (limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in LIMITS)
     common = value("rollout_gates", None)
-    problems += soak_problems(plan, lease) if engine == "linear" else []
+    problems += soak_problems(plan, lease) if upgrades and engine == "linear" else []
     plan = replace(plan, max_failures=failures, max_unreachable=unreachable, max_unhealthy=unhealthy, gates=tuple(common) if isinstance(common, list) else ())
     problems += found
-    if verb != "status" and release is not None:
+    if upgrades and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]
         problems += artifact_problems(own + tailored)
     json_file = str(value("rollout_json", ""))
@@ -132,12 +135,15 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
     if not WHOLE.match(str(max_wait)):
         problems.append(Problem("rollout_max_wait", max_wait, "write seconds from 0 on"))
         max_wait = 1800
+    force = [what for what in ("restore", "commit") if verb == "recover" and switch(source, shared, f"rollout_force_{what}", "", problems)]
+    if len(force) > 1:
+        problems.append(Problem("rollout_force_commit", True, "and rollout_force_restore: true contradict each other; give one of them"))
     retry = frozenset(member.name for member in members if member.retry_failed)
     inputs = Inputs(
         verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
         ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
-        replan=switch(source, shared, "rollout_replan", "", problems),
-        gates=_gates_of(rings, common, problems) if verb != "status" else {},
+        replan=switch(source, shared, "rollout_replan", "", problems), force="".join(force),
+        gates=_gates_of(rings, common, problems) if upgrades else {},
     )  # fmt: skip
     return inputs, problems
 
@@ -192,6 +198,7 @@ def _schedule_problems(gates: Mapping[str, tuple[Gate, ...]]) -> list[Problem]:
 def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Release, tailor: Tailor) -> tuple[list[Member], list[Problem]]:
     """Each host's rings, hold, pin and part of the release, and whether what it is to be snapshotted and checked by can be right."""
     claimed: dict[str, list[str]] = {}
+    upgrades = verb not in NO_UPGRADE
     members: list[Member] = []
     problems: list[Problem] = []
     for ring in rings:
@@ -224,9 +231,9 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         takes = "" if kept_out or not tailor else tailor.fit(host, is_what, _needs(source, variables))
         members.append(Member(host, tuple(names), kept_out, retry_failed, float(lease) if WHOLE.match(lease) else LEASE, placed, takes))
         reason = _irreversible(source, variables, release, f"host {host}, ", problems)
-        if reason and verb != "status" and not members[-1].hold:
+        if reason and upgrades and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
-        if verb != "status":
+        if upgrades:
             for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
                 role = str(filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role in BUILT_IN and name == "rollout_payload":
@@ -236,7 +243,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
                     problems += role_problems(role, f"host {host}, {name}", source)
             if variables.get("rollout_release") != shared.get("rollout_release"):
                 problems.append(Problem(f"host {host}, rollout_release", variables.get("rollout_release"), "a rollout has one release: give it as extra vars"))
-        if verb != "status" and (given := told_apart(source, variables)) not in judged:
+        if upgrades and (given := told_apart(source, variables)) not in judged:
             judged[given] = variables  # kept, so that no id comes again
             for name, judge in (("rollout_paths", path_problems), ("rollout_checks", check_problems)):
                 raw, where = variables.get(name), f"host {host}, {name}"
@@ -275,7 +282,7 @@ def _ring_hosts(source: Source, ring: Ring, verb: str, problems: list[Problem]) 
     except ValueError as error:
         problems.append(Problem(f"ring {ring.name}, hosts", ring.hosts, str(error)))
         return []
-    if not found and ring.hosts != f"rollout_{ring.name}" and verb != "status":
+    if not found and ring.hosts != f"rollout_{ring.name}" and verb not in NO_UPGRADE:
         problems.append(Problem(f"ring {ring.name}, hosts", ring.hosts, "matches no host of the inventory"))
     return found
 

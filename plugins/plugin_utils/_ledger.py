@@ -42,6 +42,7 @@ KINDS = {
     "abort": "somebody ended the rollout, and said what becomes of hosts that are not committed",
     "promote": "somebody ended the soak at work",
     "unlock": "somebody took a host or the rollout from a run",
+    "recover": "somebody had a host settled: what it was found in and what is done, and then how it ended",
     "repaired": "a line that was cut off by a crash was taken away; what it held is here",
 }
 

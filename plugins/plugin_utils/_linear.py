@@ -25,6 +25,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import C
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
 from ansible_collections.onprem.rollout.plugins.plugin_utils._interrupt import Interrupt
 from ansible_collections.onprem.rollout.plugins.plugin_utils._lockstep import Lockstep
+from ansible_collections.onprem.rollout.plugins.plugin_utils._recovery import Recovery
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import Report
 
 display = Display()
@@ -157,16 +158,17 @@ def _as_play(what: str, found: list[Batch]) -> dict[str, list[Any]]:
     return {what: [host for batch in found for host in batch], f"{what}_sizes": [len(batch) for batch in found]}
 
 
-_engine: Linear | None = None
+Engine = Linear | Recovery
+_engine: Engine | None = None
 
 
-def begin(core: PlayInput) -> Linear:
+def begin(core: PlayInput) -> Engine:
     """The one at work from here on; an AnsibleError says why none may be."""
     global _engine
     _engine = None
-    _engine = Linear(core)
+    _engine = Recovery(core) if core.hosts and core.variables(core.hosts[0]).get("rollout_verb") == "recover" else Linear(core)
     return _engine
 
 
-def current() -> Linear | None:
+def current() -> Engine | None:
     return _engine

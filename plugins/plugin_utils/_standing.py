@@ -18,6 +18,7 @@ from typing import Any
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, stamp
 
 VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
+BY_OPERATORS = (*VERBS, "recover")
 
 
 class Standing:
@@ -50,7 +51,7 @@ class Standing:
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
             return
-        if entry.kind not in VERBS:
+        if entry.kind not in BY_OPERATORS:
             self.last = entry
         if entry.kind == "hold":
             self.hold = self.hold or entry
