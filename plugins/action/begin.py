@@ -10,7 +10,6 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction, with_identity
 
 display = Display()
@@ -18,6 +17,7 @@ display = Display()
 
 class ActionModule(HostAction):
     verb = "begin"
+    anchored = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -27,6 +27,4 @@ class ActionModule(HostAction):
         return result
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        head = _anchor.current()
-        anchor = {"anchor": head._asdict()} if head.number else {}
-        return with_identity(super().arguments({**anchor, **given}))
+        return with_identity(super().arguments(given))

@@ -15,6 +15,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._action import Host
 class ActionModule(HostAction):
     verb = "commit"
     fresh = True
+    anchored = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         withheld = _withheld.reason((task_vars or {}).get("inventory_hostname", ""))

@@ -12,3 +12,4 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._action import Host
 class ActionModule(HostAction):
     verb = "restore"
     fresh = True
+    anchored = True

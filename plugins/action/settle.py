@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
 # The nearest directory that exists is what would be written to; one that is there already must be ours.
@@ -74,9 +74,11 @@ class ActionModule(ActionBase):
         evicted = transaction.get("evicted") or {}
         reason = f"left in phase {transaction['phase']} by {clean(_holder.describe(evicted.get('holder') or holder))}"
         reason += f", from whom {clean(_holder.describe(evicted['by']))} took the host" if evicted else ""
+        head = _anchor.current()
+        anchor = {"anchor": head._asdict()} if head.number else {}
         restored = self._execute_module(
             module_name="onprem.rollout.restore",
-            module_args={"state_dir": state_dir, "holder": run, "transaction": transaction["id"], "reason": reason},
+            module_args={"state_dir": state_dir, "holder": run, "transaction": transaction["id"], "reason": reason, **anchor},
             task_vars=task_vars,
         )
         if restored.get("failed"):

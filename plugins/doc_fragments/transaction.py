@@ -25,3 +25,13 @@ options:
     type: dict
     default: {}
 """
+
+    ANCHOR = r"""
+options:
+  anchor:
+    description:
+      - The C(number) and the C(sha256) of the last line of the controller's ledger. The host keeps those of its newest step, so that a ledger
+        that was edited or cut off is provable from the hosts.
+      - Leave it out. The action plugin sets it in a run that has a ledger.
+    type: dict
+"""

@@ -12,7 +12,7 @@ from ._checks import describe, failed
 from ._checks import run as run_checks
 from ._errors import Outcome, RolloutError
 from ._process import run
-from ._record import Record, advance, label, load, renew
+from ._record import Record, advance, anchored, label, load, renew
 from ._restore import Check, warned
 from ._retention import last_known_good
 from ._store import locked, release_reserve
@@ -40,10 +40,11 @@ def commit(
     check: Check = run_checks,
     transaction: Optional[str] = None,
     command: _services.Command = run,
+    anchor: Optional[Dict[str, Any]] = None,
 ) -> Outcome:
     """Judge the health once more, then make the release the installed one. After this nothing restores by itself.
 
-    C(transaction) names a held one, whoever began it: then an operator commits.
+    C(transaction) names a held one, whoever began it: then an operator commits. C(anchor): see L(_record.anchored).
     """
     with locked(state_dir, check_mode):
         record = load(state_dir)
@@ -78,7 +79,7 @@ def commit(
         if check_mode:
             after = dict(before, phase="committed", installed=label(found["release"]))
             return True, dict(_committed(record, results), phase="committed", last_known_good=good), change(before, after)
-        record = advance(state_dir, record, "committed", clock(), good)
+        record = advance(state_dir, record, "committed", clock(), good, **anchored(anchor))
         _timer.disarm(state_dir, command)
         release_reserve(state_dir)
         more = warned(state_dir, record, clock())

@@ -186,6 +186,11 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
     return record
 
 
+def anchored(anchor: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """For advance(): the head of the ledger by now, a later one than that of the begin. A step without a ledger keeps what is there."""
+    return {"anchor": anchor} if anchor else {}
+
+
 def renew(state_dir: str, record: Record, **changes: Any) -> Record:
     """Write the transaction with another lease, and what else goes with that; the phase stays."""
     record = dict(record, transaction=dict(record["transaction"], **changes))

@@ -18,7 +18,7 @@ from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._fence import VARIABLE, fence
 from ._process import run
-from ._record import Record, advance, label, load, open_transaction
+from ._record import Record, advance, anchored, label, load, open_transaction
 from ._store import locked, release_reserve, show, with_reserve
 
 SHOWN = 50
@@ -38,11 +38,12 @@ def restore(
     check: Check = run_checks,
     command: _services.Command = run,
     by: str = "",
+    anchor: Optional[Dict[str, Any]] = None,
 ) -> Outcome:
     """Restore the transaction of this run, or the named one, if there is something to restore.
 
     C(failed): the release failed on this host, which remembers it; not so when its wave is reverted, or after an outage.
-    C(by): who else asks, such as the revert timer.
+    C(by): who else asks, such as the revert timer. C(anchor): see L(_record.anchored).
     """
     if not os.path.isdir(state_dir):
         return False, _result("untouched", None), {}
@@ -72,7 +73,7 @@ def restore(
             would = _putback.Tally() if _untouched(found) else _providers.preview(_snapshot.load(state_dir, found["snapshot"]))
             packages = [] if _untouched(found) else _packages.differences(state_dir, found["snapshot"], _packages.manager_of(command))
             return True, dict(_result("restored", found, would), packages=packages), _diff(would, packages)
-        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by)
+        _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by, anchor)
         return True, result, diff
 
 
@@ -121,6 +122,7 @@ def settle(
     failed: bool = False,
     force: bool = False,
     by: str = "",
+    anchor: Optional[Dict[str, Any]] = None,
 ) -> Tuple[Record, Dict[str, Any], Dict[str, Any]]:
     """Restore the open transaction of a record, the lock being held. Ends in restored, or in inconsistent with an error.
 
@@ -133,10 +135,11 @@ def settle(
     failed = bool(transaction.get("failed") or (failed and not untouched))
     if cannot_be_undone(transaction) and not force:
         proven = transaction["phase"] == "awaiting_commit" and not failed
-        record = _move(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven)
+        record = _move(state_dir, record, "held", began, reason=reason, failed=failed, proven=proven, **anchored(anchor))
         _timer.disarm(state_dir, command)
         return record, _held(record["transaction"]), {}
-    record = _move(state_dir, record, "restoring", began, reason=reason, touched=not untouched, failed=failed, reverted_by=by or None)
+    changes = dict(anchored(anchor), touched=not untouched, failed=failed, reverted_by=by or None)
+    record = _move(state_dir, record, "restoring", began, reason=reason, **changes)
     transaction = record["transaction"]
     result = _result("restored", transaction)
     diff = {}  # type: Dict[str, Any]

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - onprem.rollout.attributes.action
   - onprem.rollout.transaction
   - onprem.rollout.transaction.holder
+  - onprem.rollout.transaction.anchor
 attributes:
   check_mode:
     support: full
@@ -146,11 +147,6 @@ options:
     description: Whether the change may begin although O(irreversible) says that it cannot be undone.
     type: bool
     default: false
-  anchor:
-    description:
-      - The C(number) and the C(sha256) of the last line of the controller's ledger. The host keeps them, so that a ledger that was edited or
-        lost is provable from the hosts. The strategy sets it.
-    type: dict
   min_free:
     description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
     type: int

@@ -17,6 +17,7 @@ extends_documentation_fragment:
   - onprem.rollout.attributes.action
   - onprem.rollout.transaction
   - onprem.rollout.transaction.holder
+  - onprem.rollout.transaction.anchor
 attributes:
   check_mode:
     support: full
@@ -91,6 +92,7 @@ ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {
         "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
         "holder": {"type": "dict", "default": {}},
+        "anchor": {"type": "dict"},
         "lease": {"type": "int", "default": 0},
         "transaction": {"type": "str"},
     },
@@ -100,7 +102,14 @@ ARGUMENTS: Dict[str, Any] = {
 
 def run(module: AnsibleModule) -> Outcome:
     params = module.params
-    return commit(local(params["state_dir"]), params["holder"], params["lease"], module.check_mode, transaction=params["transaction"])
+    return commit(
+        local(params["state_dir"]),
+        params["holder"],
+        params["lease"],
+        module.check_mode,
+        transaction=params["transaction"],
+        anchor=params["anchor"],
+    )
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ extends_documentation_fragment:
   - onprem.rollout.attributes.action
   - onprem.rollout.transaction
   - onprem.rollout.transaction.holder
+  - onprem.rollout.transaction.anchor
 attributes:
   check_mode:
     support: full
@@ -125,6 +126,7 @@ ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {
         "state_dir": {"type": "path", "default": "/var/lib/onprem-rollout"},
         "holder": {"type": "dict", "default": {}},
+        "anchor": {"type": "dict"},
         "transaction": {"type": "str"},
         "reason": {"type": "str", "default": ""},
         "failed": {"type": "bool", "default": False},
@@ -143,6 +145,7 @@ def run(module: AnsibleModule) -> Outcome:
         reason=params["reason"],
         force=params["force"],
         failed=params["failed"],
+        anchor=params["anchor"],
         check_mode=module.check_mode,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _light
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
@@ -20,10 +20,12 @@ class HostAction(ActionBase):
     """Run the module C(onprem.rollout.<verb>) on the host with O(holder) set to this run.
 
     fresh: over a new connection, because one kept from before the change may outlive a broken network path, or hang in it.
+    anchored: the host keeps the head of the ledger.
     """
 
     verb: str
     fresh = False
+    anchored = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -35,7 +37,8 @@ class HostAction(ActionBase):
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The module's arguments; an O(holder) that the task gives stays, so that a test can be somebody else."""
-        return given
+        head = _anchor.current()
+        return {"anchor": head._asdict(), **given} if self.anchored and head.number else given
 
 
 def renew(connection: Any, once: bool) -> None:

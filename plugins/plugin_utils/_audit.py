@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the ledger is what was written: by its own chain, and by the heads that hosts keep of the time they were changed at. Pure."""
+"""Whether the ledger is what was written: by its own chain, and by the heads that hosts keep of their newest begin, commit or restore. Pure."""
 
 from __future__ import annotations
 
@@ -36,4 +36,11 @@ def audit(name: str, entries: Iterable[Entry], anchors: Mapping[str, Head]) -> t
         problems = [f"the chain breaks: {broken}", *(problems if last.number else [])]
     if problems:
         return False, [f"audit: {name} is NOT what was written", *(f"  {problem}" for problem in problems)]
-    return True, [f"audit: {name}: {last.number} events, the chain is whole; {len(anchors)} hosts agree", f"  head: {last.number} {last.sha256}"]
+    proven = max(wanted, default=0)
+    how_far = f"hosts prove all up to line {proven}" if proven else "no host proves any line"
+    since = f"; that the {last.number - proven} after it are the last ones nobody can prove" if last.number > proven else ""
+    return True, [
+        f"audit: {name}: {last.number} events, the chain is whole; {len(anchors)} hosts agree",
+        f"  head: {last.number} {last.sha256}",
+        f"  {how_far}{since}",
+    ]

@@ -106,6 +106,7 @@ WITH_LINEAR = (
     "test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on",
     "test_an_abort_restores_or_keeps_what_is_not_committed",
     "test_a_promotion_ends_the_soak",
+    "test_a_commit_and_a_restore_prove_what_was_decided_since_the_host_began",
     "test_a_killed_controller_leaves_hosts_that_are_put_back_even_if_they_are_held_meanwhile",
     "test_a_second_run_is_refused_by_name_until_the_first_is_killed",
     "test_a_limit_neither_skips_the_verdict_nor_touches_others",

@@ -105,6 +105,21 @@ def test_every_host_proves_the_ledger_of_its_change(fleet):
     assert len({anchor["number"] for anchor in anchors}) == 2
 
 
+def test_a_commit_and_a_restore_prove_what_was_decided_since_the_host_began(fleet):
+    hosts = fleet(early=1, standard=1)
+    result = hosts.run(rollout_rings=[{"name": "early", "soak": 1}, {"name": "standard"}], broken=["standard0"])
+    assert result.states == {"early0": "committed", "standard0": "restored"}, result.out
+    ledger = hosts.ledger()
+    anchors = {host: hosts.record(host)["transaction"]["anchor"] for host in hosts.hosts}
+    assert all(ledger[anchor["number"] - 1].head.sha256 == anchor["sha256"] for anchor in anchors.values())
+    (soaks,) = [entry.head.number for entry in ledger if entry.kind == "wave" and entry.data["state"].startswith("soaks")]
+    (halted,) = [entry.head.number for entry in ledger if entry.kind == "halted"]
+    assert (anchors["early0"]["number"] >= soaks, anchors["standard0"]["number"] >= halted) == (True, True)
+    hosts.ledger_file.write_text("".join(hosts.ledger_file.read_text().splitlines(keepends=True)[: halted - 1]))
+    audited = hosts.run("onprem.rollout.audit")
+    assert (audited.rc, "its end is lost" in audited.out, "early0 was changed" in audited.out) == (2, True, False), audited.out
+
+
 def test_nobody_is_touched_by_a_rollout_that_no_ledger_remembers(fleet):
     hosts = fleet(standard=1)
     (hosts.root / "file").write_text("")

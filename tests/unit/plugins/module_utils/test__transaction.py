@@ -401,3 +401,22 @@ def test_a_payload_that_is_run_again_later_keeps_its_lease(host):
     host.verifying()
     with pytest.raises(RolloutError, match="is verifying; from there it cannot become changing"):
         host.retrying()
+
+
+LATER = {"number": 9, "sha256": "b" * 64}
+
+
+@pytest.mark.parametrize("step, outcome", [("commit", "committed"), ("restore", "restored")])
+def test_the_last_step_keeps_the_head_of_the_ledger_by_then(host, step, outcome):
+    host.begin(anchor={"number": 2, "sha256": "a" * 64})
+    host.verifying()
+    host.awaiting_commit()
+    assert host.record()["transaction"]["anchor"]["number"] == 2
+    assert getattr(host, step)(anchor=LATER)[1]["outcome"] == outcome
+    assert host.record()["transaction"]["anchor"] == LATER
+
+
+def test_a_step_without_a_ledger_keeps_what_the_host_has(host):
+    host.begin(anchor=LATER)
+    host.restore()
+    assert host.record()["transaction"]["anchor"] == LATER

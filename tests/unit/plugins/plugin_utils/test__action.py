@@ -13,8 +13,10 @@ import pytest
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore, retry
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import renew
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Head
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest
 
 RELEASE = {
@@ -50,6 +52,17 @@ def make(module: Any, arguments: dict[str, Any]) -> tuple[Any, list[dict[str, An
 
     task = SimpleNamespace(args=arguments, async_val=0, check_mode=False, diff=False)
     return Recorded(task, Connection(), SimpleNamespace(), None, None, None), calls
+
+
+def test_a_host_keeps_the_head_of_the_ledger_of_its_newest_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_anchor, "_head", Head(7, "ab"))
+    kept = {}
+    for module in (begin, health, commit, restore):
+        plugin, calls = make(module, {"state_dir": "/srv/state"})
+        plugin.run(task_vars={})
+        kept[module.__name__.rpartition(".")[2]] = calls[0]["module_args"].get("anchor")
+    known = {"number": 7, "sha256": "ab"}
+    assert kept == {"begin": known, "health": None, "commit": known, "restore": known}
 
 
 VERBS = [(begin, "begin", 0), (health, "health", 0), (commit, "commit", 1), (restore, "restore", 1)]

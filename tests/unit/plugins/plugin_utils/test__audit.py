@@ -21,6 +21,15 @@ def test_a_ledger_that_is_what_was_written():
     sound, said = audit("l", replay(lines), {"web1": heads[2], "web2": heads[3]})
     assert (sound, said[0]) == (True, "audit: l: 3 events, the chain is whole; 2 hosts agree")
     assert said[1].endswith(heads[3].sha256)
+    assert said[2] == "  hosts prove all up to line 3"
+
+
+def test_what_came_after_the_last_step_on_a_host_is_said_to_be_unproven():
+    lines, heads = chain("a", "b", "c", "d")
+    assert audit("l", replay(lines), {"web1": heads[2]})[1][2] == "  hosts prove all up to line 2; that the 2 after it are the last ones nobody can prove"
+    assert audit("l", replay(lines[:3]), {"web1": heads[2]})[0], "the end after line 2 may be cut off"
+    assert not audit("l", replay(lines[:1]), {"web1": heads[2]})[0]
+    assert audit("l", replay(lines), {})[1][2].startswith("  no host proves any line; that the 4 after it")
 
 
 def test_an_edit_names_the_line_and_the_hosts_that_know_better():
