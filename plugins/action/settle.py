@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
             return result
         holder = transaction.get("holder") or {}
         if is_held(transaction, now, run["run"]):
-            return {**result, "failed": True, "reason": "taken", "msg": held_by(transaction, now, self._rollout(task_vars or {}))}
+            return {"failed": True, "reason": "taken", "msg": held_by(transaction, now, self._rollout(task_vars or {}))}
         result.update(abandoned=transaction["id"] if half_done else None, drained=bool(record.get("drained")))
         if arguments["look"] or not half_done:
             return result
