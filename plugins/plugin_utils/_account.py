@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ansible.errors import AnsibleError
@@ -31,9 +32,10 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Brok
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import as_data, digest
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import release_digest, render
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Reason, by_hosts, ordered, reasons
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, reason, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, standing_of
 
 display = Display()
 
@@ -63,7 +65,7 @@ class Account:
     _width = 0
     _decisions: Decisions | None = None
     _journal: Journal | None = None
-    _reason: tuple[Reason, str] | None = None
+    _reasons: Mapping[Reason, str] = MappingProxyType({})
     _digest = ""
     _standing = Standing("")
     _sound = True
@@ -120,7 +122,7 @@ class Account:
         """What the exit code is to say; see L(_outcome.wanted)."""
         if self._inputs.verb != "status":
             return self._driver.wanted
-        return _status.wanted(self._reason, self._standing, self._driver.runs) if self._sound else "failed"
+        return _status.wanted(self._reasons, self._standing, self._driver.runs) if self._sound else "failed"
 
     def _write_down(self) -> None:
         """What was decided is in the ledger before it is done, and hosts that begin from here on keep its head."""
@@ -155,10 +157,12 @@ class Account:
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
             self._standing, free = self._stands(ledger, rollout)
-            self._reason, self._digest = reason(self._standing, lambda run: free or is_gone(run)), self._standing.plan
+            found, self._digest = reasons(self._standing, lambda run: free or is_gone(run)), self._standing.plan
         except (LedgerError, BrokenChain) as error:
-            self._reason = Reason.LEDGER, f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"
-        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reason, self._digest)]
+            found = {Reason.LEDGER: f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"}
+        records = {host: run.record for host, run in runs.items()}
+        self._reasons = ordered({**by_hosts(records, self._standing, is_gone, time.time()), **found})
+        return [*lines, *_status.first_lines(self._standing.rollout or rollout, self._reasons, self._digest, self._commands)]
 
     @staticmethod
     def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
@@ -243,7 +247,7 @@ class Account:
             "plan": {**as_data(self._inputs.plan), "digest": self._digest},
             "hosts": hosts,
             "halted": halt.value if halt else None,
-            "reason": dict(zip(("kind", "value"), map(str, self._reason), strict=True)) if self._reason else None,
+            "reason": _status.reason_data(self._reasons),
             **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
         }
 

@@ -11,11 +11,9 @@ standing.hold            # the event by which it is held, or None
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, stamp
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 
 VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 BY_OPERATORS = (*VERBS, "recover")
@@ -39,6 +37,7 @@ class Standing:
         self.outage: Entry | None = None
         self.gate: Entry | None = None
         self.halted: Entry | None = None
+        self.recovered: Entry | None = None
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
         self.plans: set[str] = set()
@@ -65,7 +64,7 @@ class Standing:
             self.approvals.append(entry)
         elif entry.kind == "started":
             self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
-            self.outage = None
+            self.outage = self.recovered = None
             self.wave_states = {}
             self.soaks = dict(entry.data.get("soaks") or {})
             self.plans.add(self.plan)
@@ -75,6 +74,8 @@ class Standing:
                 self.unfinished = entry
         elif entry.kind == "wave":
             self._hear_wave(entry)
+        elif entry.kind == "recover":
+            self.recovered = entry
         elif entry.kind == "outage":
             self.outage = entry if entry.data.get("why") else None
         elif entry.kind == "gate":
@@ -176,68 +177,3 @@ def lately(newest_first: Iterable[Entry], rollout: str = "") -> Standing | None:
     for entry in reversed(found):
         standing.hear(entry)
     return standing
-
-
-class Reason(str, Enum):
-    """Why something or nothing happens in a rollout: a closed set."""
-
-    NOT_STARTED = "not_started"
-    RUNNING = "running"
-    OUTAGE = "outage"
-    SOAKING = "soaking"
-    GATE = "gate"
-    HELD = "held"
-    WAITING = "waiting"
-    HALTED = "halted"
-    DIED = "died"
-    NOT_EVERYWHERE = "not_everywhere"
-    DONE = "done"
-    LEDGER = "ledger"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-def reason(standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[Reason, str]:
-    """The reason and a sentence for people. is_gone: whether the process of a run is known to have ended."""
-    run, end = standing.run, standing.end
-    if standing.hold:
-        return Reason.HELD, f"held since {stamp(standing.hold.at)} by {told(standing.hold)}"
-    if run is None:
-        return Reason.NOT_STARTED, "no run of it is in the ledger"
-    if end is None and is_gone(run.data):
-        return Reason.DIED, f"the run of {run.who} ended without a word; the next upgrade settles what it left half done"
-    if end is None:
-        return _at_work(standing, run)
-    how, when = end.data.get("how"), stamp(end.at)
-    last = f"the last run{', of some hosts only (--limit),' if standing.limited else ''}"
-    if how == "ok" and standing.everywhere:
-        return Reason.DONE, f"every host that takes part has it since {when}"
-    if how == "ok":
-        return Reason.NOT_EVERYWHERE, f"{last} brought them to it at {when}; the others wait for a run without a limit"
-    if how == "waiting":
-        return Reason.WAITING, f"{last} waited until {when}: {end.data.get('paused')}"
-    if how in ("halted", "interrupted"):
-        return Reason.HALTED, f"{last} was {how} at {when}{': ' + end.data['why'] if end.data.get('why') else ''}"
-    return Reason.NOT_EVERYWHERE, f"{last} ended at {when}, and some hosts are left"
-
-
-def _at_work(standing: Standing, run: Entry) -> tuple[Reason, str]:
-    by = f"by {run.who}{', of some hosts only (--limit)' if standing.limited else ''}, last heard of {stamp((standing.last or run).at)}"
-    gate, wave = standing.gate, standing.wave
-    if standing.halted:
-        ends = Reason.WAITING if standing.halted.data.get("why") == "waiting" else Reason.HALTED
-        return ends, f"{standing.halted.data.get('why')} in {_place(standing.halted)}; hosts in change go on to their end, {by}"
-    if standing.outage:
-        return Reason.OUTAGE, f"an outage since {stamp(standing.outage.at)}: {standing.outage.data['why']}"
-    if gate:
-        return Reason.GATE, f"{_place(gate)} waits since {stamp(gate.at)}: {gate.data.get('why')}"
-    if wave is None:
-        return Reason.RUNNING, f"the hosts are asked, {by}"
-    if str(wave.data["state"]).startswith("soaks"):
-        return Reason.SOAKING, f"{_place(wave)} {wave.data['state']} since {stamp(wave.at)}"
-    return Reason.RUNNING, f"{_place(wave)}, {by}"
-
-
-def _place(entry: Entry) -> str:
-    return f"{entry.data.get('ring')} wave {entry.data.get('wave')}"

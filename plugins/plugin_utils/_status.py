@@ -6,23 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import NEEDS_SOMEBODY, IsGone, Reasons, way_on
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import LONGEST, NO_COMMANDS, alarm_lines, clean, count, half_done, installed, names
 
-IsGone = Callable[[Mapping[str, Any]], bool]
-NEEDS_SOMEBODY = frozenset({Reason.HALTED, Reason.DIED, Reason.NOT_EVERYWHERE, Reason.LEDGER})
 STATES = {"": "not begun", "judged": "passed"}
 
 
-def first_lines(rollout: str, why: tuple[Reason, str], plan: str) -> list[str]:
-    """The answer in its first line. plan: the digest of the newest run's, if there was one."""
-    lines = [f"rollout{' ' if rollout else ''}{clean(rollout)}: {why[0]}: {clean(why[1], LONGEST)}"]
+def first_lines(rollout: str, why: Reasons, plan: str, commands: Commands = NO_COMMANDS) -> list[str]:
+    """The answer in its first line, what else holds, and the commands to go on. plan: the digest of the newest run's, if there was one."""
+    (kind, text), *more = why.items()
+    lines = [f"rollout{' ' if rollout else ''}{clean(rollout)}: {kind}: {clean(text, LONGEST)}"]
+    lines += [f"  also {kind}: {clean(text, LONGEST)}" for kind, text in more]
+    lines += way_on(why, commands)
     return [*lines, f"plan of its newest run: {plan}"] if plan else lines
 
 
@@ -59,10 +61,18 @@ def status_data(standing: Standing) -> dict[str, Any]:
     return {"rollout": standing.rollout or None, "run": told, "waves": waves}
 
 
-def wanted(why: tuple[Reason, str] | None, standing: Standing, runs: Mapping[str, Any]) -> str:
+def reason_data(why: Reasons) -> dict[str, Any] | None:
+    """The answer, and what else holds, as JSON-ready data; None of a run that is not asked for it."""
+    if not why:
+        return None
+    (kind, text), *more = why.items()
+    return {"kind": str(kind), "value": text, "also": [{"kind": str(kind), "value": text} for kind, text in more]}
+
+
+def wanted(why: Reasons, standing: Standing, runs: Mapping[str, Any]) -> str:
     """ok, or failed when nothing goes on before somebody looks at it; a run of some hosts that brought those to it did what it was told."""
     well = standing.end is not None and standing.end.data.get("how") == "ok"
-    stopped = why is not None and why[0] in NEEDS_SOMEBODY and not well
+    stopped = next(iter(why), None) in NEEDS_SOMEBODY and not well
     return "failed" if stopped or any(run.inconsistent or run.kept for run in runs.values()) else "ok"
 
 

@@ -165,7 +165,29 @@ def test_status_says_why_nothing_happens_and_audit_that_the_ledger_is_right(flee
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     audited = hosts.run("onprem.rollout.audit")
     assert audited.rc == 2, audited.out
-    assert "standard0 was changed at line 2, which the ledger does not have: its end is lost" in audited.out
+    line = hosts.record("standard0")["transaction"]["anchor"]["number"]
+    assert f"standard0 was changed at line {line}, which the ledger does not have: its end is lost" in audited.out
+
+
+def test_status_tells_a_run_elsewhere_from_one_that_died_while_it_was_held(fleet):
+    hosts = fleet(standard=1)
+    process = hosts.start(rollout_payload="naps", nap=600)
+    eventually((hosts.root / "hosts" / "standard0" / "napping").exists, process)
+    assert hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "a sale"}').rc == 0
+    (hosts.root / "other.jsonl").touch()
+    elsewhere = ("onprem.rollout.status", "-e", f"rollout_ledger={hosts.root}/other.jsonl")
+    seen = hosts.run(*elsewhere)
+    assert (seen.rc, seen.data["reason"]["kind"]) == (0, "elsewhere"), seen.out
+    assert f"pid {process.pid} has 1 host (standard0) in change" in seen.out
+    os.killpg(process.pid, signal.SIGKILL)
+    hosts.finish(process)
+    died = hosts.run("onprem.rollout.status")
+    assert (died.rc, died.data["reason"]["kind"], [each["kind"] for each in died.data["reason"]["also"]]) == (2, "died", ["held"]), died.out
+    lines = died.out[died.out.index("rollout shop-2.0: died: the run of") :].splitlines()
+    assert [line.split(":")[0] for line in lines[1:5]] == [
+        "  also held", "  to settle what is half done, and go no further", "  to end the hold", "  to go on, with its release (-e @...)",
+    ]  # fmt: skip
+    assert hosts.run(*elsewhere).data["reason"]["kind"] == "died", "by the hosts"
 
 
 def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):

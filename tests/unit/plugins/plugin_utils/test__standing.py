@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Head
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing, lately, reason, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Reason, reasons
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, lately, settled, standing_of
 
 
 def event(kind, rollout="shop-2.0", at=0.0, **data):
@@ -23,49 +24,6 @@ def standing(*events):
 
 STARTED = event("started", plan="p1", run="ctl1/b/n/7/99")
 WAVE = event("wave", ring="early", wave=1, state="filling")
-GATE = event("gate", ring="early", wave=1, verdict="hold", why="waits for 1 approval")
-REASONS = [
-    ((), Reason.NOT_STARTED, "no run of it is in the ledger"),
-    ((STARTED,), Reason.RUNNING, "the hosts are asked, by ada"),
-    ((STARTED, WAVE), Reason.RUNNING, "early wave 1, by ada on ctl1, pid 7"),
-    ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s")), Reason.SOAKING, "early wave 1 soaks 600 s since 1970-01-01T00:00:00.000Z"),
-    ((STARTED, event("wave", ring="early", wave=1, state="soaks 600 s"), event("wave", ring="early", wave=1, state="soaking")), Reason.SOAKING, "soaks 600 s"),
-    ((STARTED, GATE), Reason.GATE, "early wave 1 waits since 1970-01-01T00:00:00.000Z: waits for 1 approval"),
-    ((STARTED, GATE, event("gate", ring="early", wave=1, verdict="pass", why="approved"), WAVE), Reason.RUNNING, "early wave 1, by ada"),
-    ((STARTED, WAVE, GATE), Reason.GATE, "waits for 1 approval"),
-    ((STARTED, GATE, event("hold")), Reason.HELD, "held since"),
-    (
-        (STARTED, WAVE, event("halted", ring="early", wave=1, why="failures")),
-        Reason.HALTED,
-        "failures in early wave 1; hosts in change go on to their end",
-    ),
-    ((STARTED, WAVE, event("halted", ring="early", wave=1, why="waiting")), Reason.WAITING, "waiting in early wave 1; hosts in change go on to their end"),
-    ((STARTED, GATE, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "no approval"),
-    ((STARTED, GATE, STARTED), Reason.RUNNING, "the hosts are asked"),
-    ((STARTED, event("hold", why="a sale")), Reason.HELD, "held since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7: a sale"),
-    ((STARTED, event("hold"), event("resume")), Reason.RUNNING, "the hosts are asked"),
-    ((STARTED, WAVE, event("outage", why="check web fails on h3 too")), Reason.OUTAGE, "an outage since 1970-01-01T00:00:00.000Z: check web fails on h3 too"),
-    ((STARTED, WAVE, event("outage", why="check web fails on h3 too"), event("outage", why="")), Reason.RUNNING, "early wave 1"),
-    ((STARTED, event("finished", how="ok")), Reason.DONE, "every host that takes part has it"),
-    ((STARTED, event("finished", how="waiting", paused="no approval")), Reason.WAITING, "the last run waited until 1970-01-01T00:00:00.000Z: no approval"),
-    ((STARTED, event("finished", how="halted", why="failures")), Reason.HALTED, "the last run was halted at 1970-01-01T00:00:00.000Z: failures"),
-    ((STARTED, event("finished", how="interrupted")), Reason.HALTED, "the last run was interrupted at 1970-01-01T00:00:00.000Z"),
-    ((STARTED, event("finished", how="failed")), Reason.NOT_EVERYWHERE, "some hosts are left"),
-    ((STARTED, event("finished", how="ok"), STARTED), Reason.RUNNING, "the hosts are asked"),
-]
-
-
-@pytest.mark.parametrize("events, kind, text", REASONS, ids=[f"{kind} {len(events)}" for events, kind, _text in REASONS])
-def test_the_reason(events, kind, text):
-    found, said = reason(standing(*events), lambda run: False)
-    assert found is kind
-    assert text in said
-
-
-def test_a_run_whose_process_is_gone_died():
-    gone = []
-    assert reason(standing(STARTED, WAVE), lambda run: gone.append(run["run"]) is None)[0] is Reason.DIED
-    assert gone == ["ctl1/b/n/7/99"]
 
 
 NOTHING = [
@@ -107,7 +65,7 @@ RUNS = [
 def test_a_run_of_some_hosts_stands_for_no_others(events, unfinished, kind, text):
     found = standing(*events)
     assert (found.unfinished and found.unfinished.data["plan"]) == unfinished
-    why = reason(found, lambda run: False)
+    why = next(iter(reasons(found, lambda run: False).items()))
     assert (why[0], text in why[1]) == (kind, True)
 
 

@@ -12,9 +12,10 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import Hos
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Event, line_of, replay
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Reason
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import inputs_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason, Standing
-from ansible_collections.onprem.rollout.plugins.plugin_utils._status import _host_status, first_lines, status_data, status_lines, wanted
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
+from ansible_collections.onprem.rollout.plugins.plugin_utils._status import _host_status, first_lines, reason_data, status_data, status_lines, wanted
 
 RAN = Plan(Release("shop", "2.0", ()), (RingPlan(Ring("early", "all", (1, 2)), (("a",), ("b", "c"))),))
 NOW = Plan(Release("", "", ()), (RingPlan(Ring("early", "all"), (("c", "e", "a", "b"),)), RingPlan(Ring("late", "late"), (("f",),))), {"d": "audit"})
@@ -81,8 +82,16 @@ def test_rings_come_in_the_order_of_the_rollout_which_the_ledger_does_not_sort()
 
 
 def test_the_first_line_and_the_data():
-    assert first_lines("shop-2.0", (Reason.GATE, "early wave 1 waits"), "9f") == ["rollout shop-2.0: gate: early wave 1 waits", "plan of its newest run: 9f"]
-    assert first_lines("", (Reason.NOT_STARTED, "no run of it is in the ledger"), "") == ["rollout: not_started: no run of it is in the ledger"]
+    assert first_lines("shop-2.0", {Reason.GATE: "early wave 1 waits"}, "9f") == ["rollout shop-2.0: gate: early wave 1 waits", "plan of its newest run: 9f"]
+    assert first_lines("", {Reason.NOT_STARTED: "no run of it is in the ledger"}, "") == ["rollout: not_started: no run of it is in the ledger"]
+    both = {Reason.DIED: "the run of ada ended", Reason.HELD: "held by eve"}
+    assert first_lines("shop-2.0", both, "")[:3] == [
+        "rollout shop-2.0: died: the run of ada ended",
+        "  also held: held by eve",
+        "  to settle what is half done, and go no further: ansible-playbook onprem.rollout.recover",
+    ]
+    assert reason_data(both) == {"kind": "died", "value": "the run of ada ended", "also": [{"kind": "held", "value": "held by eve"}]}
+    assert reason_data({}) is None
     began = "1970-01-01T00:00:00.000Z"
     assert status_data(standing(wave(1, "soaks 600 s"))) == {
         "rollout": "shop-2.0",
@@ -98,13 +107,13 @@ def test_the_first_line_and_the_data():
 @pytest.mark.parametrize("kind", list(Reason))
 def test_the_exit_code_says_whether_it_goes_on_without_somebody(kind):
     stopped = kind in (Reason.HALTED, Reason.DIED, Reason.NOT_EVERYWHERE, Reason.LEDGER)
-    assert wanted((kind, ""), standing(), runs()) == ("failed" if stopped else "ok")
-    assert wanted((kind, ""), standing(), runs(a=BAD)) == "failed"
+    assert wanted({kind: ""}, standing(), runs()) == ("failed" if stopped else "ok")
+    assert wanted({kind: ""}, standing(), runs(a=BAD)) == "failed"
 
 
 @pytest.mark.parametrize("how, code", [("ok", "ok"), ("failed", "failed")])
 def test_a_run_of_some_hosts_that_did_what_it_was_told_is_no_alarm(how, code):
-    assert wanted((Reason.NOT_EVERYWHERE, ""), standing(("finished", {"how": how, "limited": True})), runs()) == code
+    assert wanted({Reason.NOT_EVERYWHERE: ""}, standing(("finished", {"how": how, "limited": True})), runs()) == code
 
 
 STATUS = [
