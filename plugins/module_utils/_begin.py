@@ -67,7 +67,7 @@ def begin(
         if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), change(before, summary(record))
         looked = _packages.look(options["packages"], manager)
-        paths = _snapshot.resolve(options["paths"] + _services.drop_ins(options["services"]) + looked.paths, state_dir)
+        paths = _snapshot.resolve(options["paths"] + _services.files(options["services"]) + looked.paths, state_dir)
         if check_mode:
             size = _providers.preflight(state_dir, paths, rules, options["min_free"], provider)
             after = dict(before, phase="changing", release=label(options["release"]))

@@ -4,18 +4,22 @@
 
 """The state of systemd units before the change, and putting it back."""
 
+import contextlib
 import os
+import re
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ._errors import Refused, RolloutError
 from ._process import last_line, run
+from ._store import fsync_dir, remove_quietly
 
 SYSTEMCTL = ["systemctl", "--no-ask-password", "--no-pager"]
 PATIENCE = 300.0
 RUNNING = ("active", "activating", "reloading")
 SWITCH = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
 KINDS = ("service", "socket", "timer", "path", "mount", "automount", "swap", "target", "slice", "scope", "device")
-DROP_INS = "/etc/systemd/system"
+UNITS = "/etc/systemd/system"
+ENABLING = re.compile(r".+\.(wants|requires|upholds)\Z")
 Command = Callable[[List[str], Optional[float]], Tuple[Optional[int], str]]
 States = Dict[str, Dict[str, Any]]
 
@@ -52,18 +56,54 @@ def _refuse_twice(units: List[Tuple[str, str]]) -> None:
             )
 
 
-def drop_ins(units: List[str]) -> List[str]:
-    """Where the operator's drop-ins of these units are, or would be."""
+def files(units: List[str]) -> List[str]:
+    """Where the operator's own files and drop-ins of these units are, or would be."""
     names = {full(unit) for unit in units}
     templates = {"{0}@.{1}".format(name.partition("@")[0], name.rpartition(".")[2]) for name in names if "@" in name}
-    return sorted(os.path.join(DROP_INS, name + ".d") for name in names | templates)
+    return sorted(os.path.join(UNITS, name + ending) for name in names | templates for ending in ("", ".d"))
+
+
+def links(unit: str) -> Dict[str, str]:
+    """What enables a unit and gives it other names: each link below UNITS, and what it leads to. That it is enabled does not say by whom it is wanted."""
+    found = {}
+    for place in _places():
+        for name in os.listdir(place):
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):  # no link
+                target = os.readlink(path)
+                if unit in (name, os.path.basename(target)) and target != "/dev/null":
+                    found[path] = target
+    return found
+
+
+def _places() -> List[str]:
+    if not os.path.isdir(UNITS):
+        return []
+    return [UNITS] + [place for place in (os.path.join(UNITS, name) for name in os.listdir(UNITS)) if ENABLING.match(place) and os.path.isdir(place)]
+
+
+def _relink(unit: str, wanted: Dict[str, str]) -> bool:
+    """Make links() of a unit what they were; whether anything differed."""
+    now = links(unit)
+    for path in sorted(set(now) | set(wanted)):
+        if now.get(path) != wanted.get(path):
+            remove_quietly(path)
+            if path in wanted:
+                os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+                os.symlink(wanted[path], path)
+            fsync_dir(os.path.dirname(path))
+            if ENABLING.match(os.path.dirname(path)):
+                with contextlib.suppress(OSError):  # others are in it
+                    os.rmdir(os.path.dirname(path))
+    return now != wanted
 
 
 def look(units: List[str], command: Command = run) -> States:
-    """Each unit's active (bool) and file (enabled, disabled, masked, static, ... or empty). Refused when two are one unit."""
+    """Each unit's id, active (bool), file (enabled, disabled, masked, static, ... or empty) and links(). Refused when two are one unit."""
     found = _show(units, command)
     _refuse_twice([(unit, block.get("Id", unit)) for unit, block in sorted(found.items())])
-    return {unit: _state(block) for unit, block in found.items()}
+    names = {unit: block.get("Id", full(unit)) for unit, block in found.items()}
+    return {unit: dict(_state(block), id=names[unit], links=links(names[unit])) for unit, block in found.items()}
 
 
 def _show(units: List[str], command: Command) -> Dict[str, Dict[str, str]]:
@@ -93,11 +133,14 @@ def put_back(wanted: States, command: Command = run) -> List[str]:
             problems.append("systemctl {0} failed: {1}".format(" ".join([verb] + units), last_line(output) or "no answer in time"))
 
     systemctl("daemon-reload", [])
+    masked = [unit for unit, block in _show(sorted(wanted), command).items() if _state(block)["file"] == "masked" != wanted[unit]["file"]]
+    for unit in masked:
+        systemctl("unmask", [unit])
+    relinked = [unit for unit, before in sorted(wanted.items()) if "links" in before and _relink(before["id"], before["links"])]
+    if relinked:
+        systemctl("daemon-reload", [])
     for unit, block in _show(sorted(wanted), command).items():
         before, now = wanted[unit], _state(block)
-        if now["file"] == "masked" and before["file"] != "masked":
-            systemctl("unmask", [unit])
-            now = _state(_show([unit], command)[unit])
         if now["file"] != before["file"] and before["file"] in SWITCH:
             systemctl(SWITCH[before["file"]], [unit])
         command(SYSTEMCTL + ["reset-failed", "--", unit], PATIENCE)  # fails for a unit that is not loaded, which is fine

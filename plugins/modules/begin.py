@@ -109,7 +109,7 @@ options:
   services:
     description:
       - Systemd units that are brought back to their present state when the host is restored, whether active, enabled or masked.
-      - Their drop-ins in C(/etc/systemd/system) are added to O(paths).
+      - Their unit files and drop-ins in C(/etc/systemd/system) are added to O(paths).
     type: list
     elements: str
     default: []

@@ -23,7 +23,7 @@ UNIT = """\
 [Service]
 ExecStart=/usr/bin/python3 -IB /usr/lib/till/serve
 [Install]
-WantedBy=multi-user.target
+WantedBy={target}.target
 """
 SERVE = """\
 import http.server
@@ -35,13 +35,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write((VERSION + " " + open("/etc/till.conf").read() + open("/usr/lib/till/library").read()).encode())
 http.server.ThreadingHTTPServer(("127.0.0.1", 8090), Handler).serve_forever()
 """
-POSTINST = "#!/bin/sh\nset -e\n{more}systemctl daemon-reload\nsystemctl enable --quiet till\nsystemctl restart till\n"
+POSTINST = "#!/bin/sh\nset -e\n{more}systemctl daemon-reload\nsystemctl reenable --quiet till\nsystemctl restart till\n"
 PRERM = '#!/bin/sh\n{more}if [ "$1" = remove ]; then systemctl disable --quiet --now till; fi\n'
 LOSES_REPOSITORY = "rm -rf /srv/repository\n"
 
 
 def till(directory: Path, version: str, *, healthy: bool = True, more: str = "", leaves: str = "", depends: str = "libtill") -> str:
-    files = {"/usr/lib/till/serve": SERVE.format(version=version, healthy=healthy), "/lib/systemd/system/till.service": UNIT}
+    target = "multi-user" if version == "1.0" else "graphical"
+    files = {"/usr/lib/till/serve": SERVE.format(version=version, healthy=healthy), "/lib/systemd/system/till.service": UNIT.format(target=target)}
     conffiles = {CONF: f"of {version}\n", **({"/etc/till.more": "more\n"} if version != "1.0" else {})}
     scripts = {"postinst": POSTINST.format(more=more), "prerm": PRERM.format(more=leaves)}
     return build(directory, "till", version, files, conffiles, scripts, Depends=depends)

@@ -31,13 +31,20 @@ class Systemctl:
         return (1, "Unit is not loaded.") if verb == "reset-failed" and units[0] not in self.units else (0, "")
 
 
+@pytest.fixture(autouse=True)
+def units(tmp_path, monkeypatch):
+    """The directory of units; what is written there in tests is not the machine's."""
+    monkeypatch.setattr(_services, "UNITS", str(tmp_path))
+    return tmp_path
+
+
 def test_looking_says_what_runs_and_what_is_enabled():
     states = {"a.service": ("active", "enabled"), "b.service": ("activating", "static"), "c.service": ("failed", "disabled")}
     assert _services.look(["a.service", "b.service", "c.service", "new.service"], Systemctl(states)) == {
-        "a.service": {"active": True, "file": "enabled"},
-        "b.service": {"active": True, "file": "static"},
-        "c.service": {"active": False, "file": "disabled"},
-        "new.service": {"active": False, "file": ""},
+        "a.service": {"active": True, "file": "enabled", "id": "a.service", "links": {}},
+        "b.service": {"active": True, "file": "static", "id": "b.service", "links": {}},
+        "c.service": {"active": False, "file": "disabled", "id": "c.service", "links": {}},
+        "new.service": {"active": False, "file": "", "id": "new.service", "links": {}},
     }
     assert _services.look([], None) == {}
 
@@ -133,8 +140,39 @@ def test_an_alias_and_its_unit_are_refused():
         _services.look(["web.service", "shop.service"], Systemctl({}, ids={"web.service": "shop.service"}))
 
 
-def test_the_drop_ins_of_a_unit_are_in_its_own_directory_and_in_its_templates():
-    assert _services.drop_ins(["shop", "db@1.service", "x.timer"]) == [
-        "/etc/systemd/system/" + name for name in ("db@.service.d", "db@1.service.d", "shop.service.d", "x.timer.d")
-    ]
-    assert _services.drop_ins([]) == []
+def test_the_files_of_a_unit_are_its_own_and_those_of_its_template(units):
+    names = ("db@.service", "db@.service.d", "db@1.service", "db@1.service.d", "shop.service", "shop.service.d", "x.timer", "x.timer.d")
+    assert _services.files(["shop", "db@1.service", "x.timer"]) == [str(units / name) for name in names]
+    assert _services.files([]) == []
+
+
+def link(units, name, target):
+    (units / name).parent.mkdir(exist_ok=True)
+    (units / name).symlink_to(target)
+
+
+def test_a_unit_is_wanted_again_by_what_wanted_it(units):
+    shop, other = "/usr/lib/systemd/system/shop.service", "/usr/lib/systemd/system/other.service"
+    kept = {"multi-user.target.wants/shop.service": shop, "cash.service": "shop.service", "a.target.requires/shop.service": shop}
+    for name, target in dict(kept, **{"multi-user.target.wants/other.service": other, "b.service": "/dev/null"}).items():
+        link(units, name, target)
+    wanted = _services.look(["shop"], Systemctl({"shop": ("active", "enabled")}, ids={"shop": "shop.service"}))
+    assert wanted["shop"]["links"] == {str(units / name): target for name, target in kept.items()}
+    for name in kept:
+        (units / name).unlink()
+    link(units, "graphical.target.wants/shop.service", shop)
+    link(units, "cash.service", "/opt/till.service")
+    systemctl = Systemctl({"shop": ("active", "enabled")})
+    assert _services.put_back(wanted, systemctl) == []
+    assert _services.links("shop.service") == wanted["shop"]["links"]
+    assert sorted(path.name for path in units.iterdir()) == ["a.target.requires", "b.service", "cash.service", "multi-user.target.wants"]
+    assert systemctl.calls == ["daemon-reload", "daemon-reload", "reset-failed shop", "restart shop"]
+    assert _services.put_back(wanted, Systemctl({"shop": ("active", "enabled")})) == []
+    assert systemctl.calls.count("daemon-reload") == 2
+
+
+def test_a_unit_that_was_wanted_by_nothing_is_so_again(units):
+    wanted = _services.look(["shop"], Systemctl({"shop": ("inactive", "static")}))
+    link(units, "shop.service.wants/shop", "/opt/shop")
+    assert _services.put_back(wanted, Systemctl({"shop": ("inactive", "static")})) == []
+    assert list(units.iterdir()) == []
