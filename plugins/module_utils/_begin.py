@@ -42,8 +42,9 @@ def begin(
     provider = _providers.Provider(options.get("provider", _snapshot.FILES), options.get("provider_commands") or {})
     _providers.judge(provider, paths, rules)
     _services.require(options["services"])
-    manager = _packages.manager_of(command) if options["packages"] else None
-    _packages.require(options["packages"], manager)
+    wanted = options["package_manager"]
+    manager = _packages.manager_of(command, wanted=wanted) if options["packages"] else None
+    _packages.require(options["packages"], manager, wanted)
     examine(state_dir) if check_mode else prepare(state_dir)
     with locked(state_dir, check_mode):
         record = load(state_dir)

@@ -96,9 +96,15 @@ class Dnf:
                 code, output = self.command(self._env(ask + ["--refresh"]), PATIENCE)
             missing = MISSING.findall(output) if versions and verb == "install" else []
             if code != 0 and missing:
+                locked = "by exclude filtering" in output
                 raise Refused(
-                    "dnf cannot install {0}: no repository of this host has {1}. Nothing was touched. Publish it in a repository of this host, or correct "
-                    "packages.".format(" ".join(wanted), "; ".join(missing)),
+                    "dnf cannot install {0}: {1}. Nothing was touched. {2}".format(
+                        " ".join(wanted),
+                        ("a versionlock or an exclude keeps {0} away" if locked else "no repository of this host has {0}").format("; ".join(missing)),
+                        "Take it away, for instance with dnf versionlock delete, or correct packages."
+                        if locked
+                        else "Publish it in a repository of this host, or correct packages.",
+                    ),
                     "no_package",
                 )
             found |= _listed(output)

@@ -110,7 +110,7 @@ def begin(options: Dict[str, Any], clock: Callable[[], float] = time.time, comma
             "irreversible",
         )
     _services.require(options["services"])
-    _packages.require(options["packages"], _packages.manager_of(command) if options["packages"] else None)
+    _packages.require(options["packages"], _manager(options, command), options["package_manager"])
     _snapshot.resolve(options["paths"], state_dir)  # refuses bad ones
     prepare(state_dir)
     with locked(state_dir):
@@ -171,9 +171,13 @@ def end(options: Dict[str, Any], clock: Callable[[], float] = time.time, command
 
 def _installed(options: Dict[str, Any], command: _services.Command) -> Dict[str, Any]:
     """Every package of the host with its version, state, hold and automatic mark, when the release changes packages."""
-    manager = _packages.manager_of(command) if options["packages"] else None
+    manager = _manager(options, command)
     found = manager.look() if manager else {}
     return {key: [str(item.get(fact)) for fact in ("version", "state", "hold", "auto")] for key, item in found.items()}
+
+
+def _manager(options: Dict[str, Any], command: _services.Command) -> Any:
+    return _packages.manager_of(command, wanted=options["package_manager"]) if options["packages"] else None
 
 
 def _unfinished(record: Record, transaction: str) -> Optional[str]:

@@ -23,6 +23,8 @@ from ._store import free_bytes, fsync_dir, local, read_json, remove_quietly, sho
 from ._tree import pump
 
 SCHEMA = 1
+AUTO = "auto"
+RPM_FAMILY = {"fedora", "rhel", "centos", "suse"}
 Manager = Any
 Packages = Dict[str, Dict[str, Any]]
 Config = Dict[str, Dict[str, str]]
@@ -41,25 +43,44 @@ Plan = NamedTuple("Plan", [("install", List[str]), ("gone", Packages), ("marks",
 NOTHING = Looked(None, [], {}, [], {}, [])
 
 
-def manager_of(command: Any = run, root: str = "/") -> Optional[Manager]:
-    """The package manager of the host, None if it is not one of ours."""
+def manager_of(command: Any = run, root: str = "/", wanted: str = AUTO) -> Optional[Manager]:
+    """The package manager of the host, or the wanted one; None if it is not there."""
     from . import _apt, _dnf  # here, because most hosts need neither
 
+    there = {}  # type: Dict[str, Manager]
     if shutil.which("apt-get") and os.path.isfile(os.path.join(root, "var/lib/dpkg/status")):
-        return _apt.Apt(command, root)
+        there["apt"] = _apt.Apt(command, root)
     if shutil.which("dnf") and shutil.which("rpm"):
-        return _dnf.Dnf(command, root)
-    return None
+        there["dnf"] = _dnf.Dnf(command, root)
+    if wanted == AUTO and len(there) == 2:
+        wanted = "dnf" if RPM_FAMILY.intersection(_family(root)) else "apt"
+    return next(iter(there.values()), None) if wanted == AUTO else there.get(wanted)
 
 
-def require(names: List[str], manager: Optional[Manager]) -> None:
+def _family(root: str) -> List[str]:
+    """What a host that has the tools of both is and descends from, as /etc/os-release has it."""
+    with contextlib.suppress(OSError), open(os.path.join(root, "etc/os-release"), encoding="utf-8", errors="replace") as source:
+        lines = [line.strip().partition("=") for line in source]
+        return [word for name, _is, value in lines if name in ("ID", "ID_LIKE") for word in value.strip("\"'").split()]
+    return []
+
+
+def manager_for(state_dir: str, snapshot: str, command: Any = run) -> Optional[Manager]:
+    """The package manager that a snapshot's packages are of, as far as that can be read."""
+    wanted = AUTO
+    with contextlib.suppress(RolloutError):
+        wanted = load(state_dir, snapshot)["manager"]
+    return manager_of(command, wanted=wanted)
+
+
+def require(names: List[str], manager: Optional[Manager], wanted: str = AUTO) -> None:
     """Refuse names on a host where nobody could put packages back, names that are none, and one that is given twice."""
     if not names:
         return
     if manager is None:
         raise Refused(
-            "packages is {0}, but this host has neither apt nor dnf. Leave packages out and name the files of the service in paths. "
-            "Nothing was touched.".format(", ".join(names)),
+            "packages is {0}, but this host has {1}. Leave packages out and name the files of the service in paths, or correct package_manager. "
+            "Nothing was touched.".format(", ".join(names), "neither apt nor dnf" if wanted == AUTO else "no " + wanted),
             "no_package_manager",
         )
     bare = [name.partition("=")[0] for name in names]

@@ -71,7 +71,9 @@ def restore(
             return True, _held(found), {}
         if check_mode:
             would = _putback.Tally() if _untouched(found) else _providers.preview(_snapshot.load(state_dir, found["snapshot"]))
-            packages = [] if _untouched(found) else _packages.differences(state_dir, found["snapshot"], _packages.manager_of(command))
+            packages = (
+                [] if _untouched(found) else _packages.differences(state_dir, found["snapshot"], _packages.manager_for(state_dir, found["snapshot"], command))
+            )
             return True, dict(_result("restored", found, would), packages=packages), _diff(would, packages)
         _record, result, diff = settle(state_dir, record, reason, clock, check, command, failed, force, by, anchor)
         return True, result, diff
@@ -196,7 +198,8 @@ def _put_back(state_dir: str, transaction: Dict[str, Any], check: Check, command
     os.environ.pop(VARIABLE, None)  # what is restarted below must not be taken for the payload by a later restore
     problems = []  # type: List[str]
     if options.get("packages"):
-        result["packages"], problems = _packages.put_back(state_dir, transaction["snapshot"], _packages.manager_of(command))
+        manager = _packages.manager_for(state_dir, transaction["snapshot"], command)
+        result["packages"], problems = _packages.put_back(state_dir, transaction["snapshot"], manager)
     _services.retire(transaction.get("services") or {}, command)
     found = _providers.put_back(state_dir, _snapshot.load(state_dir, transaction["snapshot"]))
     result["files"] = _count(found)

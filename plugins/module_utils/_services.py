@@ -133,13 +133,16 @@ def put_back(wanted: States, command: Command = run) -> List[str]:
             problems.append("systemctl {0} failed: {1}".format(" ".join([verb] + units), last_line(output) or "no answer in time"))
 
     systemctl("daemon-reload", [])
-    masked = [unit for unit, block in _show(sorted(wanted), command).items() if _state(block)["file"] == "masked" != wanted[unit]["file"]]
+    found = _show(sorted(wanted), command)
+    masked = [unit for unit, block in found.items() if _state(block)["file"] == "masked" != wanted[unit]["file"]]
     for unit in masked:
         systemctl("unmask", [unit])
     relinked = [unit for unit, before in sorted(wanted.items()) if "links" in before and _relink(before["id"], before["links"])]
     if relinked:
         systemctl("daemon-reload", [])
-    for unit, block in _show(sorted(wanted), command).items():
+    if masked or relinked:
+        found = _show(sorted(wanted), command)
+    for unit, block in found.items():
         before, now = wanted[unit], _state(block)
         if now["file"] != before["file"] and before["file"] in SWITCH:
             systemctl(SWITCH[before["file"]], [unit])

@@ -81,6 +81,11 @@ options:
     type: list
     elements: str
     default: []
+  package_manager:
+    description: V(apt) or V(dnf). V(auto) takes the one that is there; on a host that has both, C(/etc/os-release) tells to which family it belongs.
+    type: str
+    choices: [auto, apt, dnf]
+    default: auto
   provider:
     description:
       - Who takes the snapshot and has its contents.
@@ -267,6 +272,7 @@ ARGUMENTS: Dict[str, Any] = {
         "release": {"type": "dict", "required": True},
         "paths": {"type": "list", "elements": "str", "default": []},
         "packages": {"type": "list", "elements": "str", "default": []},
+        "package_manager": {"type": "str", "choices": ["auto", "apt", "dnf"], "default": "auto"},
         "provider": {"type": "str", "choices": ["files", "btrfs", "command"], "default": "files"},
         "provider_commands": {"type": "dict", "default": {}},
         "services": {"type": "list", "elements": "str", "default": []},

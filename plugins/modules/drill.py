@@ -54,6 +54,11 @@ options:
     type: list
     elements: str
     default: []
+  package_manager:
+    description: As for M(onprem.rollout.begin); V(apt) or V(dnf).
+    type: str
+    choices: [auto, apt, dnf]
+    default: auto
   services:
     description: Systemd units, as for M(onprem.rollout.begin).
     type: list
@@ -119,6 +124,7 @@ ARGUMENTS: Dict[str, Any] = {
         "exclude": {"type": "list", "elements": "str", "default": []},
         "cross_mounts": {"type": "bool", "default": False},
         "packages": {"type": "list", "elements": "str", "default": []},
+        "package_manager": {"type": "str", "choices": ["auto", "apt", "dnf"], "default": "auto"},
         "services": {"type": "list", "elements": "str", "default": []},
         "irreversible": {"type": "str", "default": ""},
         "transaction": {"type": "str", "default": ""},

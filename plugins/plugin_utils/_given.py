@@ -36,6 +36,7 @@ NUMBERS = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "rollout_immutable": ("refuse", "lift"),
     "rollout_cross_mounts": (False, True),
+    "rollout_package_manager": ("auto", "apt", "dnf"),
     "rollout_provider": ("files", "btrfs", "command"),
 }
 SAME: dict[str, Callable[[str], str]] = {"rollout_packages": lambda item: item.partition("=")[0], "rollout_services": _services.full}

@@ -140,6 +140,7 @@ class Host:
             "holder": RUN,
             "paths": self.paths(),
             "packages": [],
+            "package_manager": "auto",
             "services": [],
             "restart": ["restart-it"],
             "checks": [{"type": "file", "path": "/"}],

@@ -13,48 +13,23 @@ import pytest
 from ansible_collections.onprem.rollout.plugins.module_utils import _dnf, _packages, _process
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils import faults
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.rpms import build, publish
 
 needed = ("rpm", "rpmbuild", "dnf", "createrepo_c")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not all(shutil.which(name) for name in needed), reason="needs root and " + ", ".join(needed))
 
 CONF = "/etc/shop.conf"
-SPEC = """\
-Name: {name}
-Version: {version}
-Release: 1
-Summary: for a test
-License: GPL-3.0-or-later
-BuildArch: noarch
-{head}
-%description
-For a test.
-{scripts}
-%install
-{install}
-%files
-{files}
-"""
-
-
-def build(top, name, version, files, conf=None, scripts="", head=""):
-    lines = []
-    for path, text in sorted(dict(files, **({CONF: conf} if conf else {})).items()):
-        lines.append("mkdir -p %{{buildroot}}{}; echo '{}' >%{{buildroot}}{}".format(os.path.dirname(path), text, path))
-    listed = sorted(files) + (["%config(noreplace) " + CONF] if conf else [])
-    spec = os.path.join(top, "{}-{}.spec".format(name, version))
-    with open(spec, "w") as out:
-        out.write(SPEC.format(name=name, version=version, head=head, scripts=scripts, install="\n".join(lines), files="\n".join(listed)))
-    argv = ["rpmbuild", "-bb", "--quiet", "--define", "_topdir " + top + "/build", "--define", "_rpmdir " + top + "/repo", spec]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A repository with shop 1.0 and 2.0, which brings libshop along and moves a file to a package of its own, and a bad 2.1."""
     top = str(tmp_path_factory.mktemp("rpms"))
-    build(top, "shop", "1.0", {"/opt/shop/server": "one", "/opt/shop/data": "old data"}, "port 1", head="Requires: libshop")
-    build(top, "shop", "2.0", {"/opt/shop/server": "two"}, "port 2", head="Requires: libshop = 2.0, shop-data")
-    build(top, "shop", "2.1", {"/opt/shop/server": "bad"}, "port 3", scripts="%preun -p <lua>\nerror('it will not leave')\n", head="Requires: libshop")
+    build(top, "shop", "1.0", {"/opt/shop/server": "one", "/opt/shop/data": "old data"}, {CONF: "port 1\n"}, head="Requires: libshop")
+    build(top, "shop", "2.0", {"/opt/shop/server": "two"}, {CONF: "port 2\n"}, head="Requires: libshop = 2.0, shop-data")
+    build(
+        top, "shop", "2.1", {"/opt/shop/server": "bad"}, {CONF: "port 3\n"}, scripts="%preun -p <lua>\nerror('it will not leave')\n", head="Requires: libshop"
+    )
     build(top, "shop-data", "2.0", {"/opt/shop/data": "new data"})
     build(top, "libshop", "1.0", {"/usr/lib/libshop": "lib one"})
     build(top, "libshop", "2.0", {"/usr/lib/libshop": "lib two"})
@@ -80,11 +55,7 @@ class Root:
         return _process.run(argv, timeout)
 
     def publish(self, without=()):
-        for top, _dirs, files in os.walk(self.repo):
-            for name in files:
-                if any(name.startswith(prefix) for prefix in without):
-                    os.unlink(os.path.join(top, name))
-        subprocess.run(["createrepo_c", "-q", self.repo], check=True)
+        publish(self.repo, without)
 
     def dnf(self, *argv):
         subprocess.run(["dnf", "-q", "-y", "--refresh", "--installroot=" + self.path] + self.options + list(argv), check=True, stdout=subprocess.DEVNULL)

@@ -22,6 +22,7 @@ def options(host, **more):
         "exclude": [],
         "cross_mounts": False,
         "packages": [],
+        "package_manager": "auto",
         "services": [],
         "irreversible": "",
         "transaction": "",
@@ -139,7 +140,7 @@ def test_another_file_system_is_not_looked_at():
 
 @pytest.mark.skipif(not os.path.exists("/var/lib/dpkg/status"), reason="reads dpkg's database; runs on Debian and Ubuntu, as in CI")
 def test_all_packages_are_compared_when_a_release_changes_some():
-    found = _drill._installed({"packages": ["dpkg"]}, run)
-    assert found == json.loads(json.dumps(_drill._installed({"packages": ["dpkg"]}, run)))
+    found = _drill._installed({"packages": ["dpkg"], "package_manager": "apt"}, run)
+    assert found == json.loads(json.dumps(_drill._installed({"packages": ["dpkg"], "package_manager": "apt"}, run)))
     assert found["dpkg"][0] == subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "dpkg"], stdout=subprocess.PIPE, check=True).stdout.decode()
-    assert _drill._installed({"packages": []}, run) == {}
+    assert _drill._installed({"packages": [], "package_manager": "auto"}, run) == {}

@@ -113,7 +113,7 @@ def test_services_go_back_to_what_they_were(host, monkeypatch):
 
     host.command = systemctl
     host.begin(services=["shop.service"], restart=[])
-    assert host.record()["transaction"]["services"] == {"shop.service": {"active": True, "file": "enabled"}}
+    assert host.record()["transaction"]["services"] == {"shop.service": {"active": True, "file": "enabled", "id": "shop.service", "links": {}}}
     host.restore()
     assert [" ".join(words) for words in host.commands[1:]] == [
         "daemon-reload",

@@ -150,6 +150,7 @@ BAD = [
     ({"rollout_services": "shop.service"}, "host a, rollout_services"),
     ({"rollout_services": ["shop", "shop.service"]}, "host a, rollout_services"),
     ({"rollout_packages": "shop"}, "host a, rollout_packages"),
+    ({"rollout_package_manager": "yum"}, "host a, rollout_package_manager"),
     ({"rollout_packages": ["shop", "shop=2.0"]}, "host a, rollout_packages"),
     ({"rollout_restart": "systemctl restart shop"}, "host a, rollout_restart"),
     ({"hostvars": {"a": {}, "b": {"rollout_release": {"name": "other", "version": "1.9"}}}}, "host b, rollout_release"),
