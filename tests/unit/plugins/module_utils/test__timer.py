@@ -148,6 +148,30 @@ def test_systemd_itself_understands_the_units(units):
         assert done.stderr.decode().strip() == "", name
 
 
+# The oldest systemd on a supported host is 239, of RHEL 8. Each directive with the version that it came with, by its manual pages.
+SINCE = {
+    "AccuracySec": 209,
+    "ConditionPathExists": 1,
+    "Description": 1,
+    "ExecStart": 1,
+    "KillMode": 1,
+    "LogLevelMax": 236,
+    "OnActiveSec": 1,
+    "OnUnitInactiveSec": 1,
+    "RequiresMountsFor": 201,
+    "StartLimitIntervalSec": 229,
+    "Type": 1,
+    "WantedBy": 1,
+}
+
+
+def test_the_oldest_systemd_knows_every_directive():
+    lines = [line for _name, text in _timer._texts("/srv/state", planned(by="systemd")) for line in text.decode().splitlines()]
+    used = {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")}
+    assert used == set(SINCE)
+    assert max(SINCE.values()) <= 239
+
+
 def eventually(seen, what, seconds=20):
     deadline = time.monotonic() + seconds
     while not seen():
