@@ -9,14 +9,14 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import _packages, _program, _providers, _services, _snapshot, _timer
-from ._capture import Rules
+from ._capture import Rules, excluder
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
 from ._record import Record, advance, failed_before, iso, label, load, open_transaction, start, whose, withdraw
 from ._restore import Check, inconsistent, settle, waits
-from ._store import examine, locked, prepare, release_reserve, reserve
+from ._store import examine, locked, prepare, release_reserve, reserve, to_bytes
 from ._transaction import Clock, change, progress, summary
 
 BASELINE = 5.0
@@ -68,7 +68,9 @@ def begin(
         if installed:
             return unsettled and not check_mode, dict(_begun("skipped", record, None, unsettled), checks=results), change(before, summary(record))
         looked = _packages.look(options["packages"], manager)
-        paths = _snapshot.resolve(options["paths"] + _services.files(options["services"]) + looked.paths, state_dir)
+        excluded = excluder(rules.exclude)
+        added = [path for path in _services.files(options["services"]) + looked.paths if not excluded(to_bytes(path))]
+        paths = _snapshot.resolve(options["paths"] + added, state_dir)
         if check_mode:
             size = _providers.preflight(state_dir, paths, rules, options["min_free"], provider)
             after = dict(before, phase="changing", release=label(options["release"]))

@@ -22,7 +22,8 @@ ASK = 120.0
 PATIENCE = 900.0
 QUERY = "%{NAME}\x1f%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\x1f%{ARCH}\x1f[%{REQUIRENAME},]\x1f[%{PROVIDENAME},]\x1f%{SIZE}\x1e"
 MISSING = re.compile(r"(?:Unable to find a match|No match for argument): (.*)$", re.M)
-VERSIONLOCK = "/etc/dnf/plugins/versionlock.list"
+VERSIONLOCKS = ["/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml"]  # of dnf 4 and 5
+AUTOMATIC = re.compile(r" (weak[- ])?dependency\Z", re.I)
 FORCED = ["--oldpackage", "--replacepkgs", "--replacefiles", "--nodeps", "--nosignature", "--ignorearch"]
 LEAVING = ["--nopreun", "--nopostun"]
 Packages = Dict[str, Dict[str, Any]]
@@ -75,7 +76,7 @@ class Dnf:
     def _automatic(self) -> Set[str]:
         """The packages that dnf installed only because another one needs them."""
         query = self.dnf + ["-q", "-C", "repoquery", "--installed", "--qf", "%{name}.%{arch} %{reason}\n"]
-        return {line.split()[0] for line in self._whole_output(query).splitlines() if re.search(r" (dependency|weak-dependency)\Z", line.strip())}
+        return {line.split()[0] for line in self._whole_output(query).splitlines() if AUTOMATIC.search(line.strip())}
 
     def keys(self, names: List[str], packages: Packages) -> List[str]:
         """How the packages of these names are known; a name alone for one that is absent."""
@@ -121,7 +122,7 @@ class Dnf:
     @staticmethod
     def marks_paths() -> List[str]:
         """Files that hold marks."""
-        return [VERSIONLOCK]
+        return list(VERSIONLOCKS)
 
     # --- securing ---
 

@@ -196,7 +196,7 @@ class Objects:
                 sha = pump(target, None)
             else:
                 status = os.fstat(source)
-                sha = pump(source, target, status.st_blocks * 512 < status.st_size)
+                sha = pump(source, target, status.st_blocks * 512 < status.st_size, status.st_size)
             if self.intact(sha):
                 return sha
             os.fsync(target)

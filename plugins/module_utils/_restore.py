@@ -57,6 +57,13 @@ def restore(
                 "force out.".format("transaction {id} is {phase}".format(**found) if found else "it has no transaction"),
                 "nothing_to_force",
             )
+        if force and transaction and (found is None or found["id"] != transaction):
+            raise Refused(
+                "Transaction {0} is not on this host, {1}. Nothing was touched. Ask the host with onprem.rollout.host_info.".format(
+                    transaction, "its last one is {id} ({phase})".format(**found) if found else "which has none"
+                ),
+                "no_transaction",
+            )
         if force and stuck:
             transaction = transaction or found["id"]
         if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):

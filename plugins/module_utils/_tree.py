@@ -44,9 +44,13 @@ def listing(fd: int) -> List[bytes]:
         return sorted(os.fsencode(name) for name in os.listdir(fd))
 
 
-def pump(source: int, target: Optional[int], sparse: bool = False) -> str:
-    """Read one descriptor to its end, write it all to the other if there is one, return the SHA-256 in hex."""
+def pump(source: int, target: Optional[int], sparse: bool = False, expected: Optional[int] = None) -> str:
+    """Read one descriptor to its end, write it all to the other if there is one, return the SHA-256 in hex.
+
+    What has more than C(expected) bytes is given up there: it may grow as fast as it is read.
+    """
     sha = hashlib.sha256()
+    size = 0
     while True:
         block = os.read(source, CHUNK)
         if not block:
@@ -54,6 +58,9 @@ def pump(source: int, target: Optional[int], sparse: bool = False) -> str:
         sha.update(block)
         if target is not None:
             write(target, block, sparse)
+        size += len(block)
+        if expected is not None and size > expected:
+            break
     return sha.hexdigest()
 
 

@@ -29,7 +29,7 @@ attributes:
 options:
   transaction:
     description:
-      - The id of the transaction to restore, whoever holds it. Nothing is done if the host is in another one.
+      - The id of the transaction to restore, whoever holds it. Nothing is done if the host is in another one, which with O(force=true) is an error.
       - Without it only a transaction of this run is restored.
     type: str
   reason:

@@ -30,6 +30,7 @@ def build(top, name, version, files, conffiles=(), scripts="", head=""):
     """An rpm below C(top)/repo; C(files) and C(conffiles) are mappings of paths to contents."""
     tree = os.path.join(top, "tree-{}-{}".format(name, version))
     shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(tree)
     for path, text in dict(files, **dict(conffiles)).items():
         os.makedirs(os.path.dirname(tree + path), exist_ok=True)
         with open(tree + path, "w", encoding="utf-8") as out:

@@ -103,7 +103,10 @@ def test_looking_says_versions_and_marks_and_what_is_pulled_along(installed):
     looked = _packages.look(["shop=2.0"], installed.manager)
     assert looked.tracked == ["libshop.noarch", "shop-data.noarch", "shop.noarch"]
     assert [(looked.packages[key]["version"], looked.packages[key]["auto"]) for key in ("shop.noarch", "libshop.noarch")] == [("1.0-1", False), ("1.0-1", True)]
-    assert looked.paths == [CONF + beside for beside in ("", ".rpmnew", ".rpmorig", ".rpmsave")] + ["/etc/dnf/plugins/versionlock.list"]
+    assert looked.paths == [CONF + beside for beside in ("", ".rpmnew", ".rpmorig", ".rpmsave")] + [
+        "/etc/dnf/plugins/versionlock.list",
+        "/etc/dnf/versionlock.toml",
+    ]
 
 
 def test_packages_come_back_without_a_repository(installed):
@@ -218,3 +221,17 @@ Upgrade  1 Package
 
 def test_the_table_of_dnf_is_read_with_its_long_names():
     assert _dnf._listed(TABLE) == {"shop.noarch", "old-shop.x86_64", "a-package-with-a-name-that-is-too-long-for-the-table.x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "automatic"), [("dependency", True), ("weak-dependency", True), ("Weak Dependency", True), ("user", False), ("Group", False)]
+)
+def test_the_reasons_of_dnf_4_and_5_are_read(reason, automatic):
+    assert bool(_dnf.AUTOMATIC.search("shop.noarch " + reason)) is automatic
+
+
+def test_a_version_that_is_locked_is_not_said_to_be_missing():
+    said = "All matches were filtered out by exclude filtering for argument: shop-2.0\nError: Unable to find a match: shop-2.0\n"
+    with pytest.raises(Refused, match=r"a versionlock or an exclude keeps shop-2.0 away") as caught:
+        _dnf.Dnf(lambda _argv, _timeout: (1, said)).pulled_along(["shop"], {"shop": "2.0"}, {})
+    assert caught.value.reason == "no_package"

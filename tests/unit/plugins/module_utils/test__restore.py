@@ -53,6 +53,8 @@ def test_whose_transaction_it_is_decides(host):
     upgrade(host.tree)
     assert host.restore()[1]["outcome"] == "untouched"
     assert host.restore(transaction="another")[1]["outcome"] == "untouched"
+    with pytest.raises(Refused, match=r"Transaction another is not on this host, its last one is {}".format(begun["transaction"])):
+        host.restore(transaction="another", force=True)
     assert host.phase() == "changing"
     assert host.restore(transaction=begun["transaction"])[1]["outcome"] == "restored"
 
@@ -121,6 +123,15 @@ def test_services_go_back_to_what_they_were(host, monkeypatch):
         "reset-failed shop.service",
         "restart shop.service",
     ]
+
+
+def test_what_begin_adds_to_the_paths_can_be_excluded(host, monkeypatch):
+    monkeypatch.setattr(_services, "present", lambda: True)
+    monkeypatch.setattr(_services, "UNITS", os.path.join(host.tree, "units"))
+    host.command = lambda argv, _timeout: (0, "ActiveState=active\nUnitFileState=enabled\n")
+    host.begin(services=["shop"], restart=[], exclude=["*.service"])
+    paths = _snapshot.load(host.state_dir, host.record()["transaction"]["snapshot"]).paths
+    assert [os.path.basename(path) for path in paths if b"/units/" in path] == [b"shop.service.d"]
 
 
 def test_a_damaged_snapshot_makes_the_host_inconsistent_and_changes_no_file(host):
