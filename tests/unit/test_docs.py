@@ -18,7 +18,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Situat
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import TYPES
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import parse as parse_gates
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Ring, parse_release, parse_rings
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Reason
+from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Reason
 
 sys.path.insert(0, str(Path(__file__).parent))
 import docs_tables
