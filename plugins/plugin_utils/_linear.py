@@ -84,17 +84,21 @@ class Linear(Account):
             self._driver.settle(hosts)
         elif part == "change":
             self._may_go = self._driver.let_in(hosts)
+            for host in hosts if self._may_go else ():
+                _withheld.withhold(host, _withheld.NOT_SOAKED, "soak")
 
     def before_commits(self) -> None:
-        """The hosts of the batch are about to commit."""
+        """The hosts of the batch are about to commit: only now may they, and not if anything here goes wrong."""
         if self._over:
             return
-        why = "it is not known whether they may commit"
         try:
             why = self._driver.soak()
-        finally:
-            for host in self._driver.withhold() if why else []:
-                _withheld.withhold(host, why)
+        except Exception as error:  # core would warn, and go on
+            why = f"it is not known whether they may commit: {type(error).__name__}: {error}"
+            display.error(why, wrap_text=False)
+            self._driver.abort(why)
+        for host in self._driver.before_commit():
+            _withheld.withhold(host, why, "soak")
 
     def end(self) -> int | None:
         """All plays are over. The exit code, if core would give another one."""
@@ -109,6 +113,7 @@ class Linear(Account):
             return
         self._driver.finish()
         self._over = True
+        _withheld.forget()
         wanted = self._wanted
         unasked = wanted == "ok" and not self._changes and any(run.dark for run in self._driver.runs.values())
         self._exit_code = UNREACHABLE if unasked else EXIT_CODES.get(wanted, 2)

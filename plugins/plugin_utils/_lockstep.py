@@ -90,6 +90,7 @@ class Lockstep:
         self._batch: Batch = []
         self._soaked: Batch = []
         self._reached: set[str] = set()
+        self._failed = ""
 
     # --- before anything is changed ---
 
@@ -149,7 +150,8 @@ class Lockstep:
         return []
 
     def abort(self, why: str) -> None:
-        """The run itself failed: nobody new is let in."""
+        """The run itself failed: nobody new is let in, and nobody commits who has not yet."""
+        self._failed = f"this run of ansible-playbook failed: {why}"
         self.conductor.abort(why, self._clock())
         self._tell_all()
 
@@ -160,7 +162,8 @@ class Lockstep:
             return
         if report.kind != "unreachable":
             self._reached.add(report.host)
-        in_change = report.host in self._batch and self.conductor.state(report.host) is State.CHANGING
+        states = (State.CHANGING, State.RESTORING) if self._failed else (State.CHANGING,)
+        in_change = report.host in self._batch and self.conductor.state(report.host) in states
         turns = in_change and run.begun and report.kind == "ok" and TURN in (report.data.get("ansible_facts") or {})
         run.restoring = run.restoring or turns
         run.hear(report)
@@ -175,7 +178,9 @@ class Lockstep:
         """The healthy hosts of the batch stand before their commit. Why they must not commit after the soak, or nothing."""
         ring, wave, _state = self.conductor.current or ("", 0, None)
         soak, now = self._soaks.get(ring, 0.0), self._clock()
-        if self._soaked == self._batch or not any(self._is_healthy(host) for host in self._batch):
+        if self._failed:
+            return self._failed
+        if self._soaked == self._batch or not self.before_commit():
             return ""
         self._soaked = self._batch
         if soak:
@@ -188,12 +193,11 @@ class Lockstep:
             if self.conductor.halt is Halt.STOPPED and not self._kept:
                 return "an operator aborted the rollout"
             now = self._clock()
+            if self._failed:
+                return self._failed
             if now >= until or self.conductor.halt is Halt.STOPPED or self._promoted is not before:
                 return ""
             self._sleep(min(POLL, until - now))
-
-    def _is_healthy(self, host: str) -> bool:
-        return self.runs[host].begun and self.runs[host].outcome is None and self.conductor.state(host) is State.CHANGING and not self.runs[host].dark
 
     @property
     def _promoted(self) -> Entry | None:
@@ -205,9 +209,13 @@ class Lockstep:
         standing = self._standing()
         return bool(standing and standing.abort and standing.abort.data.get("then") == "keep")
 
-    def withhold(self) -> Batch:
-        """Who of the batch is not to commit, if nobody is."""
-        return [host for host in self._batch if self._is_healthy(host)]
+    def before_commit(self) -> Batch:
+        """Who of the batch is healthy, as far as is known, and about to commit."""
+        return [host for host in self._batch if self._is_before_commit(self.runs[host])]
+
+    @staticmethod
+    def _is_before_commit(run: HostRun) -> bool:
+        return run.begun and run.outcome is None and not (run.restoring or run.dark)
 
     def _judge_batch(self) -> None:
         """Every host of the batch has run all its tasks, or gets none any more."""

@@ -40,14 +40,20 @@ class Recovery(Account):
         self._away: set[str] = set()
         self._answers: dict[str, list[Any]] = {}
         self._ends: dict[str, End] = {}
-        self._unwritten = ""
+        self._unwritten = self._broken = ""
         for note in self._inputs.notes:
             display.warning(note)
 
     # --- what the callback tells ---
 
     def hear(self, kind: str, result: Any) -> None:
-        report = Report(kind, result)
+        try:
+            self._learn(Report(kind, result))
+        except Exception as error:  # core would warn, and go on
+            self._broken = f"what a task reported is not understood: {type(error).__name__}: {error}"
+            display.error(self._broken, wrap_text=False)
+
+    def _learn(self, report: Report) -> None:
         run = self._runs.get(report.host)
         if run is None or self._ends:
             return
@@ -72,6 +78,7 @@ class Recovery(Account):
         self._finish()
         lines = report_lines(self._runs, self._ends, self._found, self._commands, self._core.check_mode)
         so = ", so nothing was forced" if self._inputs.force and not any(run.outcome for run in self._runs.values()) else ""
+        lines += [f"  NOT KNOWN FOR ALL: {clean(self._broken)}"] if self._broken else []
         lines += [f"  NOT IN THE LEDGER{so}: {clean(self._unwritten)}"] if self._unwritten else []
         display.display("\n" + "\n".join([*lines, f"  exit code: {self._exit_code}"]))
         given = 2 if self._answers.get("failed") == [True] and self._answers["speakers"] else UNREACHABLE if self._away else 0
@@ -99,7 +106,7 @@ class Recovery(Account):
         raise AnsibleError(f"{what!r} is nothing that a play of recover can ask for")
 
     def why(self, host: str) -> str:
-        return f"{self._ends[host]}: {summary(self._runs, self._ends)[host]['why'] or self._unwritten}; see below"
+        return f"{self._ends[host]}: {summary(self._runs, self._ends)[host]['why'] or self._unwritten or self._broken}; see below"
 
     # --- the decisions ---
 
@@ -150,7 +157,7 @@ class Recovery(Account):
             ended.append(Event("recover", event.rollout, {"by": event.data["by"], "host": host, "outcome": str(self._ends[host]), "why": why}))
         self._write(ended)
         states = set(self._ends.values())
-        self._exit_code = 2 if states & set(OPEN) or self._unwritten else UNREACHABLE if End.UNREACHABLE in states else 0
+        self._exit_code = 2 if states & set(OPEN) or self._unwritten or self._broken else UNREACHABLE if End.UNREACHABLE in states else 0
         if self._inputs.json_file:
             self._write_json(self._inputs.json_file)
 

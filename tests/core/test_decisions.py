@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from conftest import eventually
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Event
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
 
 ONE_BY_ONE = [{"name": "standard", "serial": [1]}]
 
@@ -188,6 +193,22 @@ def test_status_tells_a_run_elsewhere_from_one_that_died_while_it_was_held(fleet
         "  also held", "  to settle what is half done, and go no further", "  to end the hold", "  to go on, with its release (-e @...)",
     ]  # fmt: skip
     assert hosts.run(*elsewhere).data["reason"]["kind"] == "died", "by the hosts"
+
+
+def test_a_run_that_died_on_another_controller_is_neither_aborted_nor_promoted(fleet):
+    """Nobody sees its process from here; but nobody has the rollout."""
+    hosts = fleet(standard=1)
+    run = Event("started", "shop-2.0", {"plan": "p1", "run": "elsewhere/boot/namespace/7/99", "since": 1, "inputs": {}})
+    LedgerFile(str(hosts.ledger_file), "eve on elsewhere, pid 7", time.time).append([run])
+    for verb in ("abort", "promote"):
+        refused = hosts.run(f"onprem.rollout.{verb}")
+        said = f"the run of eve on elsewhere, pid 7 ended without a word, so there is nothing to {verb}"
+        assert (refused.rc, said in " ".join(refused.out.split()), len(hosts.ledger())) == (2, True, 1), refused.out
+    lease = LeaseFile(str(hosts.ledger_file), "shop-2.0")
+    assert lease.take(), "as that run would, if it lived"
+    assert hosts.run("onprem.rollout.abort").rc == 0
+    lease.release()
+    assert [entry.kind for entry in hosts.ledger()] == ["started", "abort"]
 
 
 def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):

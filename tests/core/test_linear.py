@@ -110,3 +110,47 @@ def test_its_plays_touch_nobody_without_their_callback(fleet):
     result = hosts.run(str(copied))
     assert (result.rc, hosts.untouched("standard0")) == (2, True), result.out
     assert "Run it as onprem.rollout.upgrade" in result.out
+
+
+BREAKS = """
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _linear
+
+def broken(*arguments):
+    raise RuntimeError("the engine broke")
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME, CALLBACK_NEEDS_ENABLED = 2.0, "aggregate", "breaks", False
+
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        if task.get_name().endswith("Prove the host healthy"):
+            {how}
+"""
+HOWS = {
+    "what a task reported is not understood": "_linear.current()._driver.report = broken",
+    "it cannot soak": "_linear.current()._driver.soak = broken",
+    "nobody is told that a commit begins": "_linear.current().before_commits = broken",
+}
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_after_an_error_in_the_engine_nobody_commits_without_the_soak(fleet, how):
+    hosts = fleet(standard=2)
+    (hosts.root / "callbacks").mkdir()
+    (hosts.root / "callbacks" / "breaks.py").write_text(BREAKS.replace("{how}", HOWS[how]))
+    process = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}], env={"ANSIBLE_CALLBACK_PLUGINS": str(hosts.root / "callbacks")})
+    result = hosts.finish(process)
+    assert result.rc == 2, result.out
+    assert all(hosts.is_as_before(host) for host in hosts.hosts)
+    assert {hosts.record(host)["transaction"]["phase"] for host in hosts.hosts} == {"restored"}
+    said = "its soak was not served" if how.startswith("nobody") else "the engine broke"
+    assert all(said in hosts.record(host)["transaction"]["reason"] for host in hosts.hosts)
+
+
+def test_who_only_looks_exits_with_4_when_nothing_is_to_do_but_a_host_could_not_be_asked(fleet):
+    hosts = fleet(standard=2)
+    (hosts.root / "hosts" / "standard1" / "dark").touch()
+    assert hosts.run("onprem.rollout.upgrade", "--limit", "standard0", rollout_rings=TOGETHER, **SSH).rc == 0
+    for verb in ("plan", "status"):
+        looked = hosts.run(f"onprem.rollout.{verb}", rollout_rings=TOGETHER, **SSH)
+        assert (looked.rc, "could not be" in looked.out) == (4, True), looked.out

@@ -293,6 +293,24 @@ def test_an_abort_in_mid_batch_lets_nobody_in_and_takes_no_commit_back():
     assert (world.states, world.conductor.halt) == ({"a": State.COMMITTED, "b": State.HELD}, Halt.ABORTED)
 
 
+@pytest.mark.parametrize("when", ["before its commit", "while it soaks"])
+def test_after_an_error_of_the_run_nobody_commits_and_who_is_healthy_goes_back(when):
+    world = World((("a", "b"), ("c",)), soak=30.0, attend=lambda world: when == "while it soaks" and world.now > 20 and world.steps.abort("it broke"))
+    world.ask()
+    assert world.steps.let_in(world.steps.batches()[0])
+    world.report("a", *BEGUN)
+    world.report("b", *BEGUN)
+    if when == "before its commit":
+        world.steps.abort("it broke")
+    assert (world.steps.soak(), world.steps.before_commit()) == ("this run of ansible-playbook failed: it broke", ["a", "b"])
+    assert world.now < 30
+    for host in "ab":
+        for task in (("failed", "commit", {"msg": "withheld"}), BACK, RESTORED):
+            world.report(host, *task)
+    world.steps.finish()
+    assert (world.states, world.conductor.halt) == ({"a": State.RESTORED, "b": State.RESTORED, "c": State.HELD}, Halt.ABORTED)
+
+
 @pytest.mark.parametrize("fate", ["fails", "dark"])
 def test_a_failure_counts_at_once_and_not_at_the_end_of_its_batch(fate):
     world = World((("a", "b"), ("c",)))
