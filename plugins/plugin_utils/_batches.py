@@ -81,7 +81,7 @@ def lacks(plan: Plan) -> list[str]:
     if any(ring.soak for ring in rings):
         lines.append("each batch soaks for itself, and is checked again only when it commits")
     if any(ring.progress_deadline for ring in rings):
-        lines.append("progress_deadline is not watched; every task but handlers has a time limit of its own")
+        lines.append("progress_deadline is not watched; every task, handlers too, has a time limit of its own")
     if plan.max_unhealthy is not None:
         lines.append("max_unhealthy is not watched: nobody looks at the health of the whole fleet")
     return [f"engine linear: {line}" for line in lines]

@@ -66,6 +66,7 @@ ON_ONE_CORE = {
         "test_an_unreachable_helper_that_the_payload_ignores_is_ignored",
         "test_errors_cannot_be_ignored_from_outside",
         "test_handlers_of_hooks_run_with_their_hook",
+        "test_a_handler_that_hangs_is_ended_as_its_hook_would_be[drain]",
         "test_two_rollouts_in_one_playbook_do_not_mix_up",
         "test_a_host_found_sick_while_its_wave_is_reverted_is_restored_too",
     ),

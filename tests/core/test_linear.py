@@ -138,7 +138,7 @@ def test_after_an_error_in_the_engine_nobody_commits_without_the_soak(fleet, how
     hosts = fleet(standard=2)
     (hosts.root / "callbacks").mkdir()
     (hosts.root / "callbacks" / "breaks.py").write_text(BREAKS.replace("{how}", HOWS[how]))
-    process = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}], env={"ANSIBLE_CALLBACK_PLUGINS": str(hosts.root / "callbacks")})
+    process = hosts.start(rollout_rings=[{**TOGETHER[0], "soak": 600}], env={"ANSIBLE_CALLBACK_PLUGINS": str(hosts.root / "callbacks")})
     result = hosts.finish(process)
     assert result.rc == 2, result.out
     assert all(hosts.is_as_before(host) for host in hosts.hosts)

@@ -116,6 +116,17 @@ def test_handlers_of_hooks_run_with_their_hook(fleet):
     assert order == ["drain reloaded, 1.0, changing", "rejoin reloaded, 2.0, awaiting_commit"]
 
 
+@pytest.mark.parametrize("slow", ["drain", "rejoin", "payload"])
+def test_a_handler_that_hangs_is_ended_as_its_hook_would_be(fleet, slow):
+    """Handlers of an included role inherit the time limit of the block around the include, on every core."""
+    hosts = fleet(standard=1)
+    hooks = {"rollout_drain": "drain_notifies", "rollout_rejoin": "rejoin_notifies"}
+    result = hosts.run(rollout_payload="notifies", **hooks, slow_handler=slow, rollout_payload_timeout=8)
+    assert (result.rc, result.states) == (2, {"standard0": "restored"}), result.out
+    assert hosts.is_as_before("standard0")
+    assert "8 second(s)" in result.out or "time frame (8)" in result.out
+
+
 def test_a_rejoin_that_fails_is_named_in_the_verdict(fleet):
     hosts = fleet(standard=1)
     result = hosts.run(broken=hosts.hosts, rollout_drain="marks_drain", rollout_rejoin="rejoin_fails")
