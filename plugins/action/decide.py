@@ -18,7 +18,7 @@ from ansible.utils.display import Display
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
-from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, refusal
+from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, approved, refusal
 
 display = Display()
 
@@ -59,16 +59,20 @@ class ActionModule(ActionBase):
             return who_has(ledger, standing)
         if options["plan"] and options["plan"] not in standing.plans:
             standing = standing_of(ledger.entries(), standing.rollout) or standing
-        rollout, nothing = standing.rollout, settled(verb, standing)
-        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(rollout).taken())
+        rollout, nothing = standing.rollout, settled(verb, standing, options["then"])
+        nothing = nothing or (approved(options, standing, user, time.time()) if verb == "approve" else "")
+        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(rollout).taken(), options["then"])
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         if refused:
             raise AnsibleActionFail(f"{refused}. Nothing was decided")
-        said = f"{rollout} {nothing}" if nothing else f"{rollout}: {verb}, by {user}{': ' + options['why'] if options['why'] else ''}"
+        said = f"{rollout} {nothing}" if nothing else f"{rollout}: {verb} at {stamp(time.time())}, by {user}{': ' + options['why'] if options['why'] else ''}"
         said += "" if standing.run else " (no run of it yet)"
-        if not nothing and not self._task.check_mode:
-            ledger.append([Event(verb, rollout, data_of(options, standing, user))])
+        event = None if nothing else Event(verb, rollout, data_of(options, standing, user))
+        if event and self._task.check_mode:
+            said = f"CHECK MODE: nothing is decided; {said}"
+        elif event:
+            ledger.append([event])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, stamp
 
 VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 BY_OPERATORS = (*VERBS, "recover")
@@ -24,6 +24,7 @@ class Standing:
 
     unfinished: the start of the run that has not brought it to its end: the newest of all hosts, or, without one, of some only.
     soaks: by ring, until when (seconds since 1970) a soak goes on that no run brought to its end.
+    promoted: by whom the soak at work was ended.
     everywhere: a run of all hosts brought it to its end, and those of some hosts since, too.
     """
 
@@ -32,6 +33,7 @@ class Standing:
         self.hold: Entry | None = None
         self.abort: Entry | None = None
         self.promote: Entry | None = None
+        self.promoted: Entry | None = None
         self.run: Entry | None = None
         self.wave: Entry | None = None
         self.outage: Entry | None = None
@@ -60,11 +62,12 @@ class Standing:
             self.abort = entry
         elif entry.kind == "promote":
             self.promote = entry
+            self.promoted = entry if self.soaking else None
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
             self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
-            self.outage = self.recovered = None
+            self.outage = self.recovered = self.promoted = None
             self.wave_states = {}
             self.soaks = dict(entry.data.get("soaks") or {})
             self.plans.add(self.plan)
@@ -92,6 +95,8 @@ class Standing:
 
     def _hear_wave(self, entry: Entry) -> None:
         state, ring = str(entry.data.get("state")), str(entry.data.get("ring"))
+        if state != "soaking":
+            self.promoted = None
         if state.startswith("soaks "):
             self.soaks[ring] = entry.at + float(state.split()[1])
         elif state in ("committing", "judged"):
@@ -105,6 +110,11 @@ class Standing:
     def at_work(self) -> bool:
         """Whether a run began that has not said that it ended. One that was killed never says so."""
         return self.run is not None and self.end is None
+
+    @property
+    def soaking(self) -> bool:
+        """Whether a wave of the run at work soaks."""
+        return self.at_work and any(state.startswith("soaks ") for state in self.wave_states.values())
 
     @property
     def limited(self) -> bool:
@@ -127,16 +137,18 @@ class Standing:
         return dict(self.run.data.get("inputs", {}).get("waves", [])) if self.run else {}
 
 
-def settled(verb: str, standing: Standing) -> str:
-    """Why the verb has nothing to do, for people; nothing if it has."""
+def settled(verb: str, standing: Standing, then: str = "restore") -> str:
+    """Why the verb has nothing to do, for people; nothing if it has. then: of an abort."""
     if verb == "hold" and standing.hold:
-        return f"is held already, by {told(standing.hold)}"
+        return f"is held already, since {stamp(standing.hold.at)} by {told(standing.hold)}"
     if verb == "resume" and not standing.hold:
         return "is not held"
-    if verb == "abort" and standing.abort:
-        return f"is aborted already, by {told(standing.abort)}"
+    if verb == "abort" and standing.abort and standing.abort.data.get("then", "restore") == then:
+        return f"is aborted already, since {stamp(standing.abort.at)} by {told(standing.abort)}"
+    if verb == "promote" and standing.promoted:
+        return f"is promoted already, since {stamp(standing.promoted.at)} by {told(standing.promoted)}"
     if verb == "promote" and standing.promote and not standing.at_work:
-        return f"was promoted, by {told(standing.promote)}, and its run has ended"
+        return f"was promoted at {stamp(standing.promote.at)} by {told(standing.promote)}, and its run has ended"
     return ""
 
 

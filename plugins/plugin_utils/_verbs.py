@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, told
 
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -35,16 +35,34 @@ def approval_problems(options: Mapping[str, Any], standing: Standing, now: float
     return problems
 
 
-def refusal(verb: str, standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool]) -> str:
-    """Why the verb cannot do anything, or nothing. is_gone: whether the process of a run is known to have ended."""
+def refusal(verb: str, standing: Standing, is_gone: Callable[[Mapping[str, Any]], bool], then: str = "restore") -> str:
+    """Why the verb cannot do anything, or nothing. is_gone: whether the process of a run is known to have ended; then: of an abort."""
     if verb not in ("abort", "promote"):
         return ""
     if standing.at_work and standing.run:
         died = f"the run of {standing.run.who} ended without a word, so there is nothing to {verb}; the next upgrade settles what it left half done"
-        return died if is_gone(standing.run.data) else ""
+        if is_gone(standing.run.data):
+            return died
+        if verb == "promote" and not standing.soaking:
+            return f"no wave of {standing.rollout} soaks now, so there is nothing to promote"
+        if verb == "abort" and standing.abort and standing.abort.data.get("then", "restore") != then:
+            decided = f"is aborted with rollout_then={standing.abort.data.get('then', 'restore')} since {stamp(standing.abort.at)} by {told(standing.abort)}"
+            return f"{standing.rollout} {decided}, and its hosts are on their way; {then} comes too late"
+        return ""
     if standing.end is None:
         return f"{standing.rollout} had no run yet, so there is nothing to {verb}"
     return f"the last run of {standing.rollout} ended at {stamp(standing.end.at)}, so there is nothing to {verb}; to keep later runs from going on: hold"
+
+
+def approved(options: Mapping[str, Any], standing: Standing, by: str, now: float) -> str:
+    """That the same approval is there, for people; nothing if it is not, or not any more. One that is to be signed is another than one without."""
+    for entry in standing.approvals:
+        data = entry.data
+        same = (data.get("plan"), data.get("by"), data.get("expires")) == (options["plan"] or standing.plan, by, options["expires"] or None)
+        ended = bool(data.get("expires")) and end_of(data["expires"])[1] <= now
+        if same and not ended and bool(data.get("signature")) == bool(options["key"]):
+            return f"is approved already, since {stamp(entry.at)} by {told(entry)}"
+    return ""
 
 
 def end_of(expires: Any) -> tuple[str, float]:

@@ -35,7 +35,7 @@ def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(f
     held = hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "a sale"}')
     assert held.rc == 0, held.out
     again = hosts.run("onprem.rollout.hold")
-    assert (again.rc, "is held already, by" in again.out, "changed=0" in again.out) == (0, True, True), again.out
+    assert (again.rc, "is held already, since" in again.out, "changed=0" in again.out) == (0, True, True), again.out
     eventually(lambda: wave(hosts, 2, "filling"), process)
     assert len(said(hosts, "host")) == 1
     resumed = hosts.run("onprem.rollout.resume")
@@ -80,6 +80,8 @@ def test_a_promotion_ends_the_soak(fleet):
     hosts = fleet(standard=1)
     process = hosts.start(rollout_rings=[{"name": "standard", "soak": 600}])
     eventually(lambda: wave(hosts, 1, "soaks"), process)
+    looked = hosts.run("onprem.rollout.promote", "--check")
+    assert (looked.rc, "CHECK MODE: nothing is decided" in looked.out, said(hosts, "promote")) == (0, True, []), looked.out
     assert hosts.run("onprem.rollout.promote").rc == 0
     result = hosts.finish(process)
     assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
@@ -209,6 +211,32 @@ def test_a_run_that_died_on_another_controller_is_neither_aborted_nor_promoted(f
     assert hosts.run("onprem.rollout.abort").rc == 0
     lease.release()
     assert [entry.kind for entry in hosts.ledger()] == ["started", "abort"]
+
+
+def test_verbs_given_twice_decide_once_and_wrong_input_decides_nothing(fleet):
+    hosts = fleet(standard=1)
+    nobody = hosts.run("onprem.rollout.hold", "-e", f"rollout_ledger={hosts.root}/empty.jsonl")
+    assert (nobody.rc, "there is no such ledger" in " ".join(nobody.out.split())) == (2, True), nobody.out
+    run = Event("started", "shop-2.0", {"plan": "a" * 64, "since": 1, "inputs": {}})
+    LedgerFile(str(hosts.ledger_file), "eve on ctl1, pid 7", time.time).append([run])
+    lease = LeaseFile(str(hosts.ledger_file), "shop-2.0")
+    assert lease.take()
+    why = ("-e", '{"rollout_why": "a sale"}')
+    for verb, words, again in (
+        ("promote", (), "no wave of shop-2.0 soaks now"),
+        ("hold", why, "shop-2.0 is held already, since"),
+        ("approve", why, "shop-2.0 is approved already, since"),
+        ("abort", why, "shop-2.0 is aborted already, since"),
+        ("abort", ("-e", "rollout_then=keep"), "keep comes too late"),
+        ("abort", ("-e", "rollout_then=perhaps"), "perhaps"),
+    ):
+        outs = [" ".join(hosts.run(f"onprem.rollout.{verb}", *words).out.split()) for _time in range(1 if "-e rollout_then" in " ".join(words) else 2)]
+        assert again in outs[-1]
+        if words == why:
+            assert f"shop-2.0: {verb} at 20" in outs[0]
+            assert outs[-1].partition(again)[2].partition("\n")[0].count(": a sale") >= 1
+    lease.release()
+    assert [entry.kind for entry in hosts.ledger()] == ["started", "hold", "approve", "abort"]
 
 
 def test_a_rollout_that_is_another_one_than_began_does_not_go_on_unasked(fleet):

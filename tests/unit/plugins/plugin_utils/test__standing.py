@@ -26,16 +26,23 @@ STARTED = event("started", plan="p1", run="ctl1/b/n/7/99")
 WAVE = event("wave", ring="early", wave=1, state="filling")
 
 
+SOAKS = event("wave", at=100.0, ring="early", wave=2, state="soaks 30.0 s")
+BY = "since 1970-01-01T00:00:00.000Z by ada on ctl1, pid 7"
 NOTHING = [
     ("hold", (), ""),
-    ("hold", (event("hold", why="a sale"),), "is held already, by ada on ctl1, pid 7: a sale"),
+    ("hold", (event("hold", why="a sale"),), f"is held already, {BY}: a sale"),
     ("resume", (), "is not held"),
     ("resume", (event("hold"),), ""),
     ("abort", (STARTED,), ""),
-    ("abort", (STARTED, event("abort")), "is aborted already, by ada on ctl1, pid 7"),
-    ("abort", (STARTED, event("abort"), event("finished", how="halted")), "is aborted already, by ada on ctl1, pid 7"),
+    ("abort", (STARTED, event("abort")), f"is aborted already, {BY}"),
+    ("abort", (STARTED, event("abort", then="keep")), ""),
+    ("abort", (STARTED, event("abort"), event("finished", how="halted")), f"is aborted already, {BY}"),
     ("promote", (STARTED, event("promote")), ""),
-    ("promote", (STARTED, event("promote"), event("finished", how="ok")), "was promoted, by ada on ctl1, pid 7, and its run has ended"),
+    ("promote", (STARTED, SOAKS, event("promote")), f"is promoted already, {BY}"),
+    ("promote", (STARTED, SOAKS, event("wave", ring="early", wave=2, state="soaking"), event("promote")), f"is promoted already, {BY}"),
+    ("promote", (STARTED, SOAKS, event("promote"), event("wave", ring="early", wave=2, state="committing"), SOAKS), ""),
+    ("promote", (STARTED, SOAKS, event("promote"), STARTED), ""),
+    ("promote", (STARTED, event("promote"), event("finished", how="ok")), "was promoted at" + BY[5:] + ", and its run has ended"),
     ("approve", (), ""),
 ]
 
@@ -115,9 +122,6 @@ def test_events_of_others_are_not_heard():
     assert (found.rollout, found.hold) == ("b-1", None)
     assert standing_of([event("started", "a-1"), event("hold", "a-1")], "a-1").hold
     assert standing_of([]) is None
-
-
-SOAKS = event("wave", at=100.0, ring="early", wave=2, state="soaks 30.0 s")
 
 
 @pytest.mark.parametrize(
