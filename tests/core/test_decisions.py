@@ -234,7 +234,7 @@ def test_verbs_given_twice_decide_once_and_wrong_input_decides_nothing(fleet):
         assert again in outs[-1]
         if words == why:
             assert f"shop-2.0: {verb} at 20" in outs[0]
-            assert outs[-1].partition(again)[2].partition("\n")[0].count(": a sale") >= 1
+            assert ": a sale" in outs[-1].partition(again)[2]
     lease.release()
     assert [entry.kind for entry in hosts.ledger()] == ["started", "hold", "approve", "abort"]
 
