@@ -212,7 +212,8 @@ class Account:
         if event.kind == "asked":
             self._asked()
         if self._journal is not None:
-            self._journal.hear(event)
+            run = self._driver.runs.get(event.host)
+            self._journal.hear(event, str(run.cause) if run and run.cause else "")
         line = _story.event_line(event, self._driver.conductor, self._driver.runs)
         if line and self._changes:
             self._say(line)
@@ -237,7 +238,7 @@ class Account:
 
     def _summary(self) -> dict[str, Any]:
         hosts = {
-            host: {"state": str(state), "why": self._driver.runs[host].why or self._driver.runs[host].dark,
+            host: {"state": str(state), "why": self._driver.runs[host].why or self._driver.runs[host].dark, "cause": str(self._driver.runs[host].cause or ""),
                    "installed": self._driver.runs[host].record.get("installed")}
             for host, state in self._driver.conductor.states().items()
         }  # fmt: skip
@@ -246,6 +247,7 @@ class Account:
             "verb": self._inputs.verb,
             "plan": {**as_data(self._inputs.plan), "digest": self._digest},
             "hosts": hosts,
+            "unreachable": _story.unreachable_by_cause(self._driver.runs),
             "halted": halt.value if halt else None,
             "reason": _status.reason_data(self._reasons),
             **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),

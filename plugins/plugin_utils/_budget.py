@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import WORDS, Cause
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 
 Limit = int | str | None
+ByCause = Limit | Mapping[str, Limit]
 
 
 def allowed(limit: Limit, hosts: int) -> float:
@@ -28,7 +31,7 @@ class Budget:
         self._hosts = len(plan.hosts)
         self.failures: Counter[str] = Counter({ring.ring.name: 0 for ring in plan.rings})
         self._of_wave: Counter[tuple[str, int]] = Counter()
-        self._unreachable: Counter[str] = Counter()
+        self._unreachable: Counter[tuple[str, Cause]] = Counter()
 
     def failed(self, ring: RingPlan, wave: int) -> str:
         name, policy = ring.ring.name, ring.ring
@@ -40,12 +43,21 @@ class Budget:
             or _exceeded("the rollout", self.failures.total(), allowed(self._plan.max_failures, self._hosts))
         )
 
-    def unreachable(self, ring: RingPlan) -> str:
+    def unreachable(self, ring: RingPlan, cause: Cause) -> str:
         name = ring.ring.name
-        self._unreachable[name] += 1
-        return _exceeded(f"ring {name}", self._unreachable[name], allowed(ring.ring.max_unreachable, len(ring.hosts))) or _exceeded(
-            "the rollout", self._unreachable.total(), allowed(self._plan.max_unreachable, self._hosts)
+        self._unreachable[name, cause] += 1
+        here = {each: self._unreachable[name, each] for each in Cause}
+        everywhere = {each: sum(number for (_ring, of), number in self._unreachable.items() if of is each) for each in Cause}
+        return _too_many(f"ring {name}", here, cause, ring.ring.max_unreachable, len(ring.hosts)) or _too_many(
+            "the rollout", everywhere, cause, self._plan.max_unreachable, self._hosts
         )
+
+
+def _too_many(where: str, counts: Mapping[Cause, int], cause: Cause, limit: ByCause, hosts: int) -> str:
+    """A number is for all whose change had not begun; of a mapping each cause has its own."""
+    if isinstance(limit, Mapping):
+        return _exceeded(f"{where}, {WORDS[cause]}", counts[cause], allowed(limit.get(cause.value), hosts))
+    return "" if cause is Cause.AFTER else _exceeded(where, counts[Cause.BEFORE] + counts[Cause.LOGIN], allowed(limit, hosts))
 
 
 def _exceeded(where: str, count: int, limit: float) -> str:

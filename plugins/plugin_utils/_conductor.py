@@ -20,7 +20,7 @@ What always holds, whatever the driver reports:
 2. no host of a wave is admitted before the wave before it is judged;
 3. when a budget (L(_budget.Budget)) is exceeded, a restore failed, a host was lost while it was settled, or while it is paused or in doubt, nothing new is
    admitted;
-4. every host ends in exactly one outcome, and no host leaves it;
+4. every host ends in exactly one outcome, and no host leaves it, but a lost one that came back;
 5. when every admitted host reports an end, the rollout finishes;
 6. never more than L(Spread.max) hosts of a failure domain are in change, those of all waves and rings counted.
 
@@ -33,12 +33,13 @@ from collections import deque
 from collections.abc import Mapping
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import Budget
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import Cause
 from ansible_collections.onprem.rollout.plugins.plugin_utils._halting import on_halt
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event, Orders
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_CHANGE, OUTCOMES, PROVES, TRANSITIONS, Halt, State, Wave
-from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun
+from ansible_collections.onprem.rollout.plugins.plugin_utils._waverun import WaveRun, set_release_points
 
 
 class Conductor:
@@ -76,15 +77,9 @@ class Conductor:
                 for host in hosts:
                     self._states[host] = State.WAITING
                     self._wave_of[host] = run
-        self._set_release_points()
+        set_release_points(self._waves)
         for host in plan.held:
             self._states[host] = State.HELD
-
-    def _set_release_points(self) -> None:
-        last_of_ring = {run.plan.ring.name: index for index, run in enumerate(self._waves)}
-        for index, run in enumerate(self._waves):
-            points = {"ring": last_of_ring[run.plan.ring.name], "rollout": len(self._waves) - 1}
-            run.release_at = points.get(run.plan.ring.commit, index)
 
     # --- what the driver may ask ---
 
@@ -150,15 +145,20 @@ class Conductor:
             else:
                 self._count(Halt.FAILURES, self._budget.failed(run.plan, run.number), run, now)
 
-    def ended(self, host: str, outcome: State, now: float, detail: str = "") -> None:
-        """The host is done with this rollout."""
+    def went_dark(self, host: str, now: float) -> None:
+        """The host could not be reached although its change has begun: to be said once, after L(failing)."""
+        run = self._wave_of[host]
+        self._count(Halt.DARK, self._budget.unreachable(run.plan, Cause.AFTER), run, now)
+
+    def ended(self, host: str, outcome: State, now: float, detail: str = "", cause: Cause | None = None) -> None:
+        """The host is done with this rollout. cause: if it could not be reached."""
         if outcome not in OUTCOMES:
             raise ValueError(f"{outcome} is not an outcome; one of {', '.join(map(str, OUTCOMES))}")
         before_its_turn = self._states[host] is State.WAITING
         self._move(host, outcome, now, detail)
         run = self._wave_of[host]
         if outcome is State.UNREACHABLE:
-            self._count(Halt.UNREACHABLE, self._budget.unreachable(run.plan), run, now)
+            self._count(Halt.UNREACHABLE, self._budget.unreachable(run.plan, cause or Cause.BEFORE), run, now)
         if outcome is State.LOST and before_its_turn:
             self._stop(Halt.LOST, run, now)
         if outcome is State.RESTORE_FAILED:

@@ -8,7 +8,7 @@ Before every scheduling pass core asks L(Driver.hosts_left) which hosts may rece
 
 1. lets every host read: tasks that only ask a host what it runs, before any host is changed;
 2. then tells the conductor what happened since the last pass (parked, failing, ended) and obeys its orders;
-3. gives hosts that went dark after their change began another chance to reach their rescue;
+3. gives hosts that went dark after their change began another chance to reach their rescue, also those that it gave up, as long as the run goes on;
 4. sleeps only when no host has anything to do and the conductor or a dark host waits for the clock.
 
 Nothing that keeps a host safe lives here: a host whose controller dies at any line of this file has its own record.
@@ -60,6 +60,7 @@ class Driver:
         self._looks = Looks(conductor, self._asks, settings, tell)
         self._reading = Reading(conductor, self.runs, stage, digest, settings, look_only, tell, clock, self._end)
         self._active: dict[str, None] = {}
+        self._given_up: dict[str, float] = {}  # and when they are looked for again
         self._proofs = Proofs()
         self._wave: tuple[str, ...] = ()
 
@@ -94,6 +95,7 @@ class Driver:
             if self._looks.attend(now):
                 continue
             self._renew(now)
+            self._seek(now)
             runnable = self._runnable([*self._active, *self._asks.busy])
             if runnable or (self.conductor.finished and not self._active):
                 return runnable
@@ -201,27 +203,55 @@ class Driver:
 
     def _look_for(self, host: str, run: HostRun, now: float) -> None:
         """A host went dark: wait for it, then send it where its rescue begins."""
-        if (run.outcome is not None and not run.drained) or not run.begun:
+        if host in self._given_up:
+            self._miss(host, run)
+        elif (run.outcome is not None and not run.drained) or not run.begun:
             self._end(host, run.outcome or State.UNREACHABLE, now, run.why or run.dark)
         elif not run.give_up_at:
             run.why = (run.restoring and run.why) or run.dark  # its own trouble, also when its wave is to be reverted
             run.give_up_at = now + self._settings.reconnect_timeout
             run.retry_at = now + self._settings.reconnect_interval
             self._fail(host, run, now)
+            if run.cause:
+                self.conductor.went_dark(host, now)
         elif now >= run.give_up_at:
             run.why = f"{run.why}; did not come back within {self._settings.reconnect_timeout:g} s"
+            if run.outcome is None:
+                self._given_up[host] = now + self._settings.seek_interval
             self._end(host, run.outcome or State.LOST, now, run.why)
         elif now >= run.retry_at:
-            run.dark = ""
             run.retry_at = now + self._settings.reconnect_interval
-            if run.turn_back or not run.restoring:
-                run.turn_back = False
-                self._turn_back(host, run)
-            else:
-                self._stage.again(host)
+            self._try_again(host, run)
+
+    def _try_again(self, host: str, run: HostRun) -> None:
+        """Let the host, if it can be reached, do what it is to do next on its way back."""
+        run.dark = ""
+        if run.turn_back or not run.restoring:
+            run.turn_back = False
+            self._turn_back(host, run)
+        else:
+            self._stage.again(host)
+
+    def _seek(self, now: float) -> None:
+        """Look again for those that were given up, one at a time. The run does not stay for them."""
+        if self.conductor.finished or any(host in self._active for host in self._given_up):
+            return
+        host = next((host for host, due in self._given_up.items() if due <= now), None)
+        if host is not None:
+            self._given_up[host] = now + self._settings.seek_interval
+            self._active[host] = None
+            run = self.runs[host]
+            run.outcome = None if run.outcome is State.LOST else run.outcome  # or all that is left to do is its rejoin
+            self._try_again(host, run)
+
+    def _miss(self, host: str, run: HostRun) -> None:
+        """It was looked for again, and is still dark."""
+        run.outcome = run.outcome or State.LOST
+        del self._active[host]
+        self._stage.withdraw(host)
 
     def _fail(self, host: str, run: HostRun, now: float) -> None:
-        if self.conductor.state(host) is not State.RESTORING:
+        if self.conductor.state(host) not in (State.RESTORING, State.LOST):
             self.conductor.failing(host, run.why, now)
 
     def _turn_back(self, host: str, run: HostRun, blameless: bool = True) -> bool:
@@ -237,13 +267,19 @@ class Driver:
 
     def _end(self, host: str, outcome: State, now: float, detail: str = "") -> None:
         run = self.runs[host]
+        if outcome is State.LOST and self.conductor.state(host) is State.LOST:
+            self._miss(host, run)
+            return
         run.outcome = outcome
         run.why = run.why or (detail if outcome is State.REFUSED else "")
+        if outcome is not State.LOST and host in self._given_up:
+            del self._given_up[host]
+            run.why += ", but later"
         self._active.pop(host, None)
         self._stage.withdraw(host)
         if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST) and self.conductor.state(host) is not State.WAITING:
             self._fail(host, run, now)
-        self.conductor.ended(host, outcome, now, detail)
+        self.conductor.ended(host, outcome, now, detail, run.cause)
 
     def _let_stand(self, host: str, now: float) -> None:
         """It stays on the release, uncommitted, and nobody says whether that is any good."""
@@ -279,6 +315,8 @@ class Driver:
         self._reading.give_up()
         self._outages.give_up()
         self._looks.give_up()
+        for host in [host for host in self._given_up if host in self._active]:
+            self._miss(host, self.runs[host])
         for host, state in self.conductor.states().items():
             run = self.runs[host]
             if state in (State.CHANGING, State.COMMITTING, State.RESTORING) and run.outcome is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _record
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import Cause, is_login_refused
 from ansible_collections.onprem.rollout.plugins.plugin_utils._crosscheck import Sick, sick_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
 
@@ -38,7 +39,7 @@ class Report(Protocol):
 
 @dataclass(slots=True)
 class HostRun:
-    """dark: why the host could not be reached, until it can be again; begun: its transaction is open;
+    """dark: why the host could not be reached, until it can be again, and the cause of the last time; begun: its transaction is open;
     idle: its payload was included and ran no task yet;
     later_until: its payload asked to be run again then; half_done: an earlier run left it open or out of traffic;
     taken: another run that may be alive has it; drained: it may be out of traffic; stranded: so an earlier run left it, and no rejoin role is set;
@@ -56,6 +57,7 @@ class HostRun:
     outcome: State | None = None
     why: str = ""
     dark: str = ""
+    cause: Cause | None = None
     half_done: bool = False
     settling: bool = False
     taken: bool = False
@@ -103,7 +105,10 @@ class HostRun:
         if report.payload == "include" and not self.heard_payload:
             self.idle = self.heard_payload = True
         if report.kind == "unreachable":
-            self.dark = f"unreachable in {report.task!r}: {report.data.get('msg', '')}".strip()
+            message = str(report.data.get("msg", ""))
+            refused = is_login_refused(message)
+            self.cause = Cause.AFTER if self.begun or self.settling else Cause.LOGIN if refused else Cause.BEFORE
+            self.dark = f"{'login refused' if refused else 'unreachable'} in {report.task!r}: {message}".strip()
         else:
             getattr(self, f"_after_{report.verb}", self._after_other)(report)
             self._note_outage(report)

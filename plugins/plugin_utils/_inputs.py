@@ -43,6 +43,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import (
     Release,
     Ring,
     limit,
+    limit_by_cause,
     parse_release,
     parse_rings,
     parse_spread,
@@ -52,7 +53,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._tailored import Ta
 
 ENGINES = ("staged", "linear")
 NO_UPGRADE = ("status", "recover")  # nothing is rolled out, so that no release is needed
-LIMITS = ("max_failures", "max_unreachable", "max_unhealthy")
+LIMITS = {"max_failures": limit, "max_unreachable": limit_by_cause, "max_unhealthy": limit}
 NOT_OPTED_IN = "candidate: not opted in"
 DEFAULT_ROLES = {"rollout_payload": ARCHIVE}
 NO_RELEASE = Release("", "", ())
@@ -113,10 +114,10 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
     lease = min((member.lease for member in members if not member.hold), default=LEASE)
     default_ring = str(value("rollout_default_ring", "standard"))
     plan, found = make_plan(release or NO_RELEASE, rings, members, default_ring, declared and not source.limited and upgrades)
-    failures, unreachable, unhealthy = (limit(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name in LIMITS)
+    limits: dict[str, Any] = {name: read(value(f"rollout_{name}", None), f"rollout_{name}", problems) for name, read in LIMITS.items()}
     common = value("rollout_gates", None)
     problems += soak_problems(plan, lease) if upgrades and engine == "linear" else []
-    plan = replace(plan, max_failures=failures, max_unreachable=unreachable, max_unhealthy=unhealthy, gates=tuple(common) if isinstance(common, list) else ())
+    plan = replace(plan, gates=tuple(common) if isinstance(common, list) else (), **limits)
     problems += found
     if upgrades and release is not None:
         own = [(f"rollout_release.artifacts[{index}]", artifact) for index, artifact in enumerate(release.artifacts)]

@@ -84,13 +84,13 @@ class Journal:
         """Something was decided. It is written by the next flush()."""
         self._pending.append(Event(kind, self.standing.rollout, data))
 
-    def hear(self, event: Decided) -> None:
-        """What the conductor tells; most of it is what hosts do, which they record themselves."""
+    def hear(self, event: Decided, cause: str = "") -> None:
+        """What the conductor tells; most of it is what hosts do, which they record themselves. cause: why its host could not be reached."""
         place = {"ring": event.ring, "wave": event.wave}
         if event.kind in ("wave", "soak"):
             self.note("wave", **place, state=event.detail if event.kind == "wave" else f"soaks {event.detail} s")
         elif event.kind == "ended":
-            self.note("host", **place, host=event.host, state=str(event.state), why=event.detail)
+            self.note("host", **place, host=event.host, state=str(event.state), why=event.detail, **({"cause": cause} if cause else {}))
         elif event.kind == "gate":
             verdict, _colon, why = event.detail.partition(": ")
             self.note("gate", **place, verdict=verdict, why=why)

@@ -21,6 +21,7 @@ from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _batches
 from ansible_collections.onprem.rollout.plugins.plugin_utils._batches import Batch
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import Cause
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, Report
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
@@ -170,6 +171,8 @@ class Lockstep:
         if turns or (in_change and run.begun and run.dark and run.outcome is None):
             run.why = run.why or run.dark
             self.conductor.failing(report.host, run.why or "it failed", now, run.outage)
+        if run.cause is Cause.AFTER and report.kind == "unreachable" and report.host in self._batch:
+            self.conductor.went_dark(report.host, now)
         if report.data.get("settled"):
             self._tell(Event("settled", now, report.host, detail=str(report.data["settled"])))
         self._tell_all()
@@ -245,7 +248,7 @@ class Lockstep:
         run.why = run.why or (detail if outcome is State.REFUSED else "")
         if outcome in (State.RESTORED, State.RESTORE_FAILED, State.LOST) and self.conductor.state(host) is State.CHANGING:
             self.conductor.failing(host, run.why, now)
-        self.conductor.ended(host, outcome, now, detail)
+        self.conductor.ended(host, outcome, now, detail, run.cause)
 
     def _tick(self, now: float) -> Orders:
         orders = self.conductor.tick(now)

@@ -56,7 +56,7 @@ class Plan:
 
     domains: the failure domains of every host that is in any that a ring has a rule for.
     takes: of a tailored release, in words, with the hosts.
-    max_failures, max_unreachable, max_unhealthy: of the whole rollout; a number, a percentage of its hosts, None for no limit.
+    max_failures, max_unreachable, max_unhealthy: of the whole rollout; a number, a percentage of its hosts, None for no limit. As in L(_policy.Ring).
     gates: of all rings, as written.
     """
 
@@ -66,7 +66,7 @@ class Plan:
     domains: Domains = field(default_factory=dict)
     takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_failures: int | str | None = None
-    max_unreachable: int | str | None = None
+    max_unreachable: int | str | Mapping[str, int | str | None] | None = None
     max_unhealthy: int | str | None = None
     gates: tuple[Any, ...] = ()
 

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import Cause
+
 ON_FAILURE = ("restore_wave", "restore_host", "hold")
 COMMIT_SCOPES = ("host", "wave", "ring", "rollout")
 RING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -62,7 +64,7 @@ class Ring:
     concurrency: how many hosts of a wave may be in change at once; None means all of the wave.
     max_failures: the rollout is halted when failures > max_failures in the ring; a number, or a percentage of its hosts, rounded down.
     max_wave_failures: the same for each of its waves; None for no limit.
-    max_unreachable: the same for hosts that could not be reached before their change.
+    max_unreachable: the same for hosts that could not be reached before their change; or a limit for each L(_causes.Cause).
     progress_deadline: seconds; the rollout is halted when hosts are in change and none came any further for > progress_deadline. 0 is no limit.
     soak: seconds a wave must stay healthy before it is committed.
     soak_interval: seconds after which a host that soaks is checked again; 0 is never.
@@ -77,7 +79,7 @@ class Ring:
     concurrency: int | None = None
     max_failures: int | str = 0
     max_wave_failures: int | str | None = None
-    max_unreachable: int | str | None = None
+    max_unreachable: int | str | Mapping[str, int | str | None] | None = None
     soak: float = 0.0
     soak_interval: float = 60.0
     progress_deadline: float = 0.0
@@ -165,7 +167,7 @@ def _parse_ring(raw: Any, where: str, spread: tuple[Spread, ...], problems: list
         concurrency=_concurrency(raw.get("concurrency"), f"{where}.concurrency", problems),
         max_failures=limit(raw.get("max_failures", 0), f"{where}.max_failures", problems) or 0,
         max_wave_failures=limit(raw.get("max_wave_failures"), f"{where}.max_wave_failures", problems),
-        max_unreachable=limit(raw.get("max_unreachable"), f"{where}.max_unreachable", problems),
+        max_unreachable=limit_by_cause(raw.get("max_unreachable"), f"{where}.max_unreachable", problems),
         progress_deadline=_seconds(raw.get("progress_deadline", 0), f"{where}.progress_deadline", problems),
         soak=_seconds(raw.get("soak", 0), f"{where}.soak", problems),
         soak_interval=_seconds(raw.get("soak_interval", 60), f"{where}.soak_interval", problems),
@@ -257,6 +259,17 @@ def limit(raw: Any, where: str, problems: list[Problem]) -> int | str | None:
         )
         return 0
     return number
+
+
+def limit_by_cause(raw: Any, where: str, problems: list[Problem]) -> int | str | Mapping[str, int | str | None] | None:
+    """Read O(rollout_max_unreachable) or the option of a ring: one limit, or one for each cause."""
+    if not isinstance(raw, Mapping):
+        return limit(raw, where, problems)
+    causes = [str(cause) for cause in Cause]
+    unknown = [name for name in raw if name not in causes]
+    if unknown or not raw:
+        problems.append(Problem(where, dict(raw), f"write a limit for one or more of {', '.join(causes)}, or one limit for all that are unreachable before"))
+    return {str(name): limit(raw[name], f"{where}.{name}", problems) for name in raw if name not in unknown}
 
 
 def _seconds(raw: Any, where: str, problems: list[Problem]) -> float:

@@ -56,7 +56,8 @@ class Settings:
     retry_failed: hosts where a release that failed before is tried again.
     outage_interval: seconds after which a host does its check again in an outage.
     look_interval: seconds after which a fleet that is not healthy is looked at again.
-    max_wait: seconds that an outage, or a fleet that is not healthy, may last before the rollout ends."""
+    max_wait: seconds that an outage, or a fleet that is not healthy, may last before the rollout ends.
+    seek_interval: seconds after which a host that was given up is looked for again, as long as the run goes on."""
 
     reconnect_timeout: float = 300.0
     reconnect_interval: float = 5.0
@@ -65,3 +66,4 @@ class Settings:
     outage_interval: float = 10.0
     look_interval: float = 30.0
     max_wait: float = 1800.0
+    seek_interval: float = 15.0

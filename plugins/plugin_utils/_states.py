@@ -40,6 +40,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.RESTORING: frozenset(
         {State.RESTORED, State.RESTORE_FAILED, State.LOST, State.COMMITTED, State.SKIPPED, State.UNREACHABLE, State.REFUSED, State.HELD}
     ),
+    State.LOST: frozenset({State.RESTORED, State.RESTORE_FAILED, State.COMMITTED, State.REFUSED, State.HELD}),  # it came back
 }
 
 OUTCOMES: dict[State, str] = {
@@ -71,6 +72,7 @@ class Halt(str, Enum):
 
     FAILURES = "failures"
     UNREACHABLE = "unreachable"
+    DARK = "dark"
     RESTORE_FAILED = "restore_failed"
     LOST = "lost"
     UNFIT = "unfit"

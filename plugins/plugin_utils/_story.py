@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._budget import ByCause
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import WORDS, Cause
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
@@ -23,6 +25,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._states import IN_C
 HALTS = {
     Halt.FAILURES: "failures > max_failures",
     Halt.UNREACHABLE: "unreachable hosts > max_unreachable, which says nothing of the release: nobody was sent back for it",
+    Halt.DARK: "hosts that went dark in change > max_unreachable",
     Halt.RESTORE_FAILED: "a host could not be proven healthy after its restore",
     Halt.LOST: "a host that an earlier run left half done did not come back while it was settled",
     Halt.UNFIT: "hosts that are to take part cannot keep a snapshot; nobody was changed",
@@ -36,6 +39,7 @@ HALTS = {
     Halt.WAITING: "it waits",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
+SAY_WHICH = (Halt.FAILURES, Halt.UNREACHABLE, Halt.DARK, Halt.UNJUDGED, Halt.UNHEALTHY)
 NO_COMMANDS = Commands()
 LONGEST = 4000  # characters of what a gate says: each approval that does not count, and why
 
@@ -94,7 +98,7 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
         policy = ring.ring
         how = [f"concurrency {policy.concurrency or 'the whole wave'}", f"halts when failures > {policy.max_failures}"]
         how += [f"or in a wave > {policy.max_wave_failures}"] if policy.max_wave_failures is not None else []
-        how += [f"or unreachable > {policy.max_unreachable}"] if policy.max_unreachable is not None else []
+        how += _unreachable_limits(policy.max_unreachable)
         how += [f"soak {span(policy.soak)}{_checked_every(policy)}"] if policy.soak else []
         how += [f"progress deadline {span(policy.progress_deadline)}"] if policy.progress_deadline else []
         how += ["requires a drill"] if policy.require_drill else []
@@ -109,6 +113,23 @@ def plan_lines(plan: Plan, runs: Mapping[str, Any], states: Mapping[str, State],
     lines += held_lines(plan)
     lines += _estimate_lines(plan, runs)
     return [*lines, _to_do(plan, runs, states)]
+
+
+def _unreachable_limits(limit: ByCause) -> list[str]:
+    if isinstance(limit, Mapping):
+        return [f"or {WORDS[cause]} > {limit[cause]}" for cause in Cause if limit.get(cause) is not None]
+    return [f"or unreachable > {limit}"] if limit is not None else []
+
+
+def unreachable_by_cause(runs: Mapping[str, Any]) -> dict[str, int]:
+    """How many hosts could not be reached, also if only for a while, by L(_causes.Cause)."""
+    return {str(cause): sum(1 for run in runs.values() if run.cause is cause) for cause in Cause}
+
+
+def _causes_line(runs: Mapping[str, Any]) -> list[str]:
+    counts = unreachable_by_cause(runs)
+    said = [f"{WORDS[cause]}: {counts[cause]}" for cause in Cause if counts[cause]]
+    return [f"  by cause: {', '.join(said)}"] if said else []
 
 
 def _checked_every(ring: Ring) -> str:
@@ -265,7 +286,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
     elif conductor.halt is not None:
-        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in (Halt.FAILURES, Halt.UNREACHABLE, Halt.UNJUDGED, Halt.UNHEALTHY) else ""
+        which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in SAY_WHICH else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
     elif exit_code:
         lines = [f"ROLLOUT DONE, NOT EVERYWHERE: {label}"]
@@ -278,6 +299,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
+    lines += _causes_line(runs)
     lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
     lines += [f"  out of traffic: {clean(host)}: {_way_back(run)}" for host, run in runs.items() if run.drained]
     uncommitted = [host for host in by_state.get(State.HELD, []) if runs[host].begun and runs[host].outcome is None]

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._spread import Crowd, Line
 
@@ -29,3 +31,11 @@ class WaveRun:
     @property
     def free_slots(self) -> int:
         return max((self.plan.ring.concurrency or len(self.hosts)) - self.in_change, 0)
+
+
+def set_release_points(waves: Sequence[WaveRun]) -> None:
+    """Which wave must be judged before the hosts of each commit."""
+    last_of_ring = {run.plan.ring.name: index for index, run in enumerate(waves)}
+    for index, run in enumerate(waves):
+        points = {"ring": last_of_ring[run.plan.ring.name], "rollout": len(waves) - 1}
+        run.release_at = points.get(run.plan.ring.commit, index)

@@ -44,6 +44,7 @@ ON_ONE_CORE = {
         "test_a_killed_controller_leaves_hosts_that_are_put_back_even_if_they_are_held_meanwhile",
         "test_a_cancelled_job_says_what_it_leaves_as_after_ctrl_c",
         "test_parked_hosts_renew_their_leases",
+        "test_a_lost_host_that_comes_back_while_another_wave_soaks_is_restored_by_the_same_run",
     ),
     "test_rollout.py": (
         "test_a_good_release_reaches_everybody_and_a_second_run_touches_nobody",

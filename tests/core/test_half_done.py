@@ -177,3 +177,17 @@ def test_parked_hosts_renew_their_leases(fleet):
     result = hosts.finish(process)
     assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
     assert min(least) > 0
+
+
+def test_a_lost_host_that_comes_back_while_another_wave_soaks_is_restored_by_the_same_run(fleet):
+    hosts = fleet(early=1, standard=1)
+    rings = [{"name": "both", "max_failures": 1, "max_unreachable": {"after": 1}, "serial": ["100%"], "hosts": "all", "soak": 25}]
+    process = hosts.start(rollout_payload="goes_dark", rollout_rings=rings, rollout_reconnect_timeout=1, **SSH)
+    eventually(lambda: any(entry.kind == "host" and entry.data["state"] == "lost" for entry in hosts.ledger()), process)
+    (hosts.root / "hosts" / "early0" / "dark").unlink()
+    result = hosts.finish(process)
+    assert (result.rc, result.states) == (2, {"early0": "restored", "standard0": "committed"}), result.out
+    assert [entry.data["state"] for entry in hosts.ledger() if entry.kind == "host" and entry.data["host"] == "early0"] == ["lost", "restored"]
+    assert "did not come back within 1 s, but later" in result.out
+    assert result.data["hosts"]["early0"]["cause"] == "after"
+    assert hosts.is_as_before("early0")

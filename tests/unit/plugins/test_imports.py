@@ -13,8 +13,8 @@ import pytest
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 PURE = {
-    "_audit", "_batches", "_budget", "_commands", "_conductor", "_crosscheck", "_fleet", "_gate", "_halting", "_keywords", "_ledger", "_orders", "_plan",
-    "_policy", "_proofs", "_reasons", "_replan", "_settling", "_slices", "_spread", "_standing", "_states", "_status", "_story", "_tailored", "_verbs",
+    "_audit", "_batches", "_budget", "_causes", "_commands", "_conductor", "_crosscheck", "_fleet", "_gate", "_halting", "_keywords", "_ledger", "_orders",
+    "_plan", "_policy", "_proofs", "_reasons", "_replan", "_settling", "_slices", "_spread", "_standing", "_states", "_status", "_story", "_tailored", "_verbs",
     "_waverun",
 }  # fmt: skip
 PURE_STDLIB = {
