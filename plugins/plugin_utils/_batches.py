@@ -72,7 +72,7 @@ def lacks(plan: Plan) -> list[str]:
     window = any(at_once(ring.ring, wave, plan.domains) < len(wave) for ring in plan.rings for wave in ring.waves)
     lines = [
         "verbs are heard and gates are asked between batches; a host that goes dark in change is not waited for, its revert timer puts it back",
-        "a check that fails is a failure: it is not run on other hosts, which would tell an outage from a bad release",
+        "a check that fails sends its host back, or has it refused before its change: it is not run on other hosts, which would tell an outage",
     ]
     if window:
         lines.insert(0, "there is no sliding window: all hosts of a batch, as many as may be in change at once, end before the next batch begins")

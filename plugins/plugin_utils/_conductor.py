@@ -47,9 +47,7 @@ class Conductor:
         self.plan = plan
         self.events: deque[Event] = deque()
         self.halt: Halt | None = None
-        self.paused = ""
-        self.doubt = ""
-        self.look = ""
+        self.paused = self.doubt = self.look = ""
         self.gated: frozenset[str] = frozenset()
         self.announces = False
         self.finished = False
@@ -166,12 +164,12 @@ class Conductor:
 
     def unfit(self, now: float) -> None:
         """Hosts that are to take part cannot even keep a snapshot: nobody is admitted."""
-        self._stop(Halt.UNFIT, self._waves[0], now)
+        self._stop_here(Halt.UNFIT, now)
 
     def abort(self, why: str, now: float) -> None:
         """The run itself failed: nobody new is admitted, and every host that is not committed goes back."""
         if self._index < len(self._waves):
-            self._stop(Halt.ABORTED, self._waves[self._index], now)
+            self._stop_here(Halt.ABORTED, now)
         for host in [host for host, state in self._states.items() if state in (State.CHANGING, State.COMMITTING)]:
             self.failing(host, why, now)
 
@@ -179,16 +177,16 @@ class Conductor:
         """An operator ends the rollout: hosts that are not committed go back, or, if he keeps them, the healthy ones commit."""
         self.kept = keep
         self.promote(now)
-        self._stop(Halt.STOPPED, self._waves[min(self._index, len(self._waves) - 1)], now)
+        self._stop_here(Halt.STOPPED, now)
 
     def give_way(self, now: float) -> None:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""
-        self._stop(Halt.WAITING, self._waves[min(self._index, len(self._waves) - 1)], now)
+        self._stop_here(Halt.WAITING, now)
 
     def outlasted(self, halt: Halt, why: str, now: float) -> None:
         """An outage, or a fleet that is not healthy, took too long. That is no verdict on the release, so whoever is not committed stays as it is."""
         self.exceeded = self.exceeded or why
-        self._stop(halt, self._waves[self._index], now)
+        self._stop_here(halt, now)
 
     def looked(self) -> None:
         """The fleet is healthy: what waited for the L(look) may go on."""
@@ -200,7 +198,7 @@ class Conductor:
 
     def refuse(self, now: float) -> None:
         """A gate says that the rollout may not go on."""
-        self._stop(Halt.GATE, self._waves[self._index], now)
+        self._stop_here(Halt.GATE, now)
 
     def promote(self, now: float) -> None:
         """The soak at work is over. Every host is still checked once more before its commit."""
@@ -210,6 +208,10 @@ class Conductor:
         if exceeded:
             self.exceeded = self.exceeded or exceeded
             self._stop(why, run, now)
+
+    def _stop_here(self, why: Halt, now: float) -> None:
+        if self._waves:  # or every host is held
+            self._stop(why, self._waves[min(self._index, len(self._waves) - 1)], now)
 
     def _stop(self, why: Halt, run: WaveRun, now: float) -> None:
         if self.halt is None or why is Halt.ABORTED or (self.halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) and why not in (self.halt, Halt.WAITING)):

@@ -250,13 +250,8 @@ def limit(raw: Any, where: str, problems: list[Problem]) -> int | str | None:
     if percent and int(percent[1]) <= 100:
         return str(raw)
     if number is None or number < 0:
-        problems.append(
-            Problem(
-                where,
-                raw,
-                f'write a whole number from 0 on, or a percentage up to "100%"; the rollout is halted when more than {where.rpartition(".")[2]} are counted',
-            )
-        )
+        counted = f"max_{where.rpartition('max_')[2]}"
+        problems.append(Problem(where, raw, f'write a whole number from 0 on, or a percentage up to "100%"; more than {counted} is too many'))
         return 0
     return number
 

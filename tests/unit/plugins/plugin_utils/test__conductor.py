@@ -211,6 +211,14 @@ CASES = [
     ("second wave fails: the parked host of its wave goes back too", {}, {"standard-1": "fails"},
      {"committed": 3, "restored": 2, "held": 3}, Halt.FAILURES),
     ("budget of one", {"max_failures": 1}, {"standard-1": "fails"}, {"committed": 7, "restored": 1}, None),
+    ("half of a wave of one host is nobody", {"max_failures": 9, "max_wave_failures": "50%", "serial": (1,)}, {"standard-1": "fails"},
+     {"committed": 3, "restored": 1, "held": 4}, Halt.FAILURES),
+    ("a percentage of a small ring is rounded down to nobody", {"max_failures": "49%", "serial": ("100%",)}, {"early-1": "fails"},
+     {"restored": 2, "held": 6}, Halt.FAILURES),
+    ("as many as the limit are not more", {"max_failures": "50%", "serial": ("100%",)}, {"early-1": "fails"}, {"committed": 7, "restored": 1}, None),
+    ("who is refused, dark before or there already is no failure, and one of the hosts of the percentage", {"max_failures": "25%", "serial": ("100%",)},
+     {"standard-0": "sick", "standard-1": "dark_before", "standard-2": "ran_already", "standard-3": "fails"},
+     {"committed": 4, "refused": 1, "unreachable": 1, "skipped": 1, "restored": 1}, None),
     ("a budget does not cover a restore that failed", {"max_failures": 9}, {"standard-0": "restore_fails"},
      {"committed": 2, "restore_failed": 1, "held": 5}, Halt.RESTORE_FAILED),
     ("sick host in a wave with others", {"serial": ("100%",)}, {"early-0": "sick"}, {"committed": 7, "refused": 1}, None),
@@ -265,6 +273,14 @@ def test_what_an_earlier_run_left_of_a_soak_is_served_before_the_next_ring(owed,
     simulation.run()
     (began,) = [at for at, what, host in simulation.log if (what, host) == ("admit", "standard-0")]
     assert admitted[0] <= began < admitted[1]
+
+
+@pytest.mark.parametrize("decided", [lambda it: it.give_way(1.0), lambda it: it.stop(False, 1.0), lambda it: it.unfit(1.0), lambda it: it.abort("why", 1.0)])
+def test_a_rollout_whose_hosts_are_all_held_ends_whatever_is_decided(decided):
+    conductor = Conductor(Plan(RELEASE, (), held={"early-0": "audit"}))
+    decided(conductor)
+    conductor.tick(1.0)
+    assert (conductor.finished, conductor.halt, conductor.states()) == (True, None, {"early-0": State.HELD})
 
 
 def test_held_hosts_take_no_part():
