@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import getpass
+import os
+import signal
 import socket
 import sys
 import time
@@ -76,6 +78,26 @@ def test_a_decision_on_another_controller_is_heard(fleet, place):
     result = hosts.finish(process)
     assert (held.rc, result.rc, set(result.states.values())) == (0, 0, {"committed", "held"}), result.out
     assert (secretless(held), secretless(result)) == (True, True), held.out + result.out
+
+
+def test_a_run_is_seen_and_what_it_left_is_settled_by_whoever_has_the_ledger(fleet, place):
+    hosts = fleet(standard=1)
+    process = hosts.start(rollout_payload="naps", nap=600, rollout_ledger=place)
+    eventually((hosts.root / "hosts" / "standard0" / "napping").exists, process)
+    seen = hosts.run("onprem.rollout.status", rollout_ledger=place)
+    assert (seen.rc, seen.data["reason"]["kind"]) == (0, "running"), seen.out
+    os.killpg(process.pid, signal.SIGKILL)
+    hosts.finish(process)
+    done = hosts.run("onprem.rollout.recover", rollout_ledger=place)
+    assert (done.rc, done.states) == (0, {"standard0": "restored"}), done.out
+    decided, ended = said(place, "recover")
+    assert (decided["then"], ended["outcome"]) == ("restore", "restored")
+    kinds = {entry.head.sha256: entry.kind for entry in open_ledger(place, "a test").entries()}
+    assert kinds[hosts.record("standard0")["transaction"]["anchor"]["sha256"]] == "recover"
+    after = hosts.run("onprem.rollout.audit", rollout_ledger=place)
+    assert after.data["reason"]["kind"] == "died", after.out
+    assert "recover settled hosts of it at" in after.out
+    assert "the chain is whole; 1 hosts agree" in after.out
 
 
 def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server, place):
