@@ -33,7 +33,7 @@ Packages = Dict[str, Dict[str, Any]]
 class Apt:
     """The packages below C(root)."""
 
-    manager = "apt"
+    manager = tool = "apt"
     remedy = "dpkg --configure -a; apt-get --fix-broken install"
     beside = (".dpkg-dist", ".dpkg-old", ".dpkg-new")
 

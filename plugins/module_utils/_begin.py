@@ -78,7 +78,7 @@ def begin(
             result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=would)
             return True, result, change(before, after)
         record, snapshot = _open(state_dir, record, options, paths, rules, provider, looked, clock, check, command)
-    result = dict(_begun("begun", record, snapshot, unsettled), checks=results)
+    result = dict(_begun("begun", record, snapshot, unsettled), checks=results, package_manager=manager.tool if manager else None)
     return True, result, change(before, summary(record))
 
 
@@ -204,4 +204,5 @@ def _begun(outcome: str, record: Record, snapshot: Optional[_snapshot.Snapshot],
         "settled": settled,
         "revert": _timer.describe(transaction.get("revert")) if snapshot else None,
         "checks": [],
+        "package_manager": None,
     }

@@ -11,6 +11,7 @@ cache has any more is refused. The versions that dnf's versionlock holds are lin
 import glob
 import os
 import re
+import shutil
 import tempfile
 from typing import Any, Dict, List, Optional, Set
 
@@ -41,6 +42,11 @@ class Dnf:
         self.root = root
         self.rpm = ["rpm"] + ([] if root == "/" else ["--root=" + root])
         self.dnf = ["dnf", "-y"] + ([] if root == "/" else ["--installroot=" + root]) + list(options)
+
+    @property
+    def tool(self) -> str:
+        """dnf4 or dnf5."""
+        return "dnf5" if os.path.basename(os.path.realpath(shutil.which("dnf") or "")) == "dnf5" else "dnf4"
 
     @staticmethod
     def named(text: str) -> bool:

@@ -82,8 +82,11 @@ def write(target: int, content: bytes, sparse: bool = False) -> None:
 
 def sync_file_system(fd: int) -> None:
     """Write all that is dirty on the file system of an open file. os.sync() would wait for all others too, dead network ones among them."""
-    import ctypes  # here, because it is seldom needed
-
+    try:
+        import ctypes  # here, because it is seldom needed
+    except ImportError:  # a Python that was built without
+        os.sync()
+        return
     if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -237,6 +237,11 @@ settled:
   description: Whether a transaction that was left open was restored first.
   returned: success
   type: bool
+package_manager:
+  description: V(apt), V(dnf4) or V(dnf5), who has the packages of the snapshot. Null without O(packages), in check mode, or if skipped.
+  returned: success
+  type: str
+  sample: apt
 checks:
   description: The result of each health check.
   returned: success, or if the host is sick

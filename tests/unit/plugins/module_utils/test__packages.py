@@ -57,6 +57,14 @@ def test_who_manages_the_packages_of_a_host(system, names, release, wanted, expe
     assert getattr(found, "manager", None) == expected
 
 
+@pytest.mark.parametrize(("leads_to", "tool"), [("dnf-3", "dnf4"), ("dnf5", "dnf5")])
+def test_which_dnf_it_is(system, tmp_path, leads_to, tool):
+    root = system(DNF + (leads_to,), ROCKY)
+    (tmp_path / "bin/dnf").unlink()
+    (tmp_path / "bin/dnf").symlink_to(leads_to)
+    assert _packages.manager_of(None, root).tool == tool
+
+
 @pytest.mark.parametrize(("wanted", "says"), [("auto", "neither apt nor dnf"), ("dnf", "no dnf")])
 def test_a_host_without_the_package_manager_is_told(wanted, says):
     with pytest.raises(Refused, match=r"packages is shop=2.0, but this host has {0}\. .* correct package_manager".format(says)) as caught:
