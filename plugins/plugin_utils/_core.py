@@ -53,6 +53,17 @@ READS = frozenset(
 )
 
 
+class States(dict[str, Any]):
+    """Where hosts stand. Core copies this at every pass, for a debugger that asks of nobody but hosts with a task at work."""
+
+    def __init__(self, states: dict[str, Any], at_work: Iterable[tuple[str, str]]) -> None:
+        super().__init__(states)
+        self._at_work = at_work
+
+    def copy(self) -> dict[str, Any]:
+        return {host: self[host] for host, _task in self._at_work if host in self}
+
+
 class Core(PlayInput):
     """A play of ansible-core as the driver sees it; hosts go by their names."""
 
@@ -68,6 +79,10 @@ class Core(PlayInput):
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
+        self._remaining: dict[str, Any] = {}
+        self._remaining_of: tuple[Any, ...] = ()
+        strategy._variable_manager = self._variable_manager
+        iterator._host_states = States(iterator._host_states, strategy._queued_task_cache)
         strategy._host_pinned = False  # core would count workers that tasks out of turn, and tasks passed over, never took
 
     @property
@@ -133,9 +148,18 @@ class Core(PlayInput):
         except AnsibleError:
             return False  # a worker says what is wrong with it
 
+    def lists_of_hosts(self, make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Who has not failed and who has, as make() fills it in: as long as the fleet, so only when it changed."""
+        hosts = self._strategy._hosts_cache
+        made_of = hosts, len(hosts), tuple(self._tqm._failed_hosts), tuple(self._tqm._unreachable_hosts)
+        if self._remaining_of != made_of:
+            self._remaining, self._remaining_of = {}, made_of
+            make(self._remaining)
+        return self._remaining
+
     def pass_over(self, host: str) -> None:
         """The host is done with the task that it was to be given."""
-        self._strategy._blocked_hosts[host] = False
+        self._strategy._blocked_hosts.pop(host, None)
 
     # --- moving hosts ---
 

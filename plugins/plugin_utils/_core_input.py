@@ -20,16 +20,61 @@ from ansible.template import Templar
 from ansible_collections.onprem.rollout.plugins.plugin_utils._keywords import INSTEAD, keyword_problems, option_problems
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 
+LISTS = ("ansible_play_hosts_all", "ansible_play_hosts", "ansible_play_batch", "play_hosts")
+ANYBODY = ["onprem.rollout.anybody"]
+
+
+class Variables:
+    """The variable manager of core, whose lists of the play's hosts are made when they change, and not anew for every task.
+
+    Each is as long as the fleet, and to copy one touches the memory of every name, which a fork had just shared with a worker.
+    """
+
+    def __init__(self, manager: Any, play: Any, hosts: list[str]) -> None:
+        self._manager = manager
+        self._play = play
+        self._hosts = hosts
+        self._made_of: tuple[Any, ...] = ()
+        self._lists: dict[str, Any] = {}
+        self._in_vars: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def get_vars(
+        self, play: Any = None, host: Any = None, task: Any = None, _hosts: list[str] | None = None, _hosts_all: list[str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        if play is not self._play:
+            return self._found(play, host, task, _hosts, _hosts_all, options)
+        hosts, every = _hosts or self._hosts, _hosts_all or self._hosts
+        made_of = hosts, len(hosts), every, len(every), tuple(play._removed_hosts)
+        if self._made_of != made_of:
+            values = self._found(play, host, task, hosts, every, options)
+            self._lists, self._in_vars = [{name: place[name] for name in LISTS} for place in (values, values["vars"])]
+            self._made_of = made_of
+            return values
+        values = self._found(play, host, task, ANYBODY, ANYBODY, options)
+        values.update(self._lists)
+        place = values.get("vars")
+        while place:  # the variable of this name holds all variables, from 2.20 on another of its kind too
+            place.update(self._in_vars)
+            place = place.get("vars")
+        return values
+
+    def _found(self, play: Any, host: Any, task: Any, hosts: list[str] | None, every: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self._manager.get_vars(play=play, host=host, task=task, _hosts=hosts, _hosts_all=every, **options)
+        return found
+
 
 class PlayInput:
     """The hosts of a play by their names, in its order, and what is known of them before any task."""
 
     def __init__(self, play: Any, variable_manager: Any, inventory: Any, loader: Any) -> None:
         self._play = play
-        self._variable_manager = variable_manager
         self._inventory = inventory
         self._loader = loader
         self._hosts: dict[str, Any] = {host.get_name(): host for host in inventory.get_hosts(play.hosts, order=play.order)}
+        self._variable_manager = Variables(variable_manager, play, list(self._hosts))
 
     @property
     def hosts(self) -> list[str]:

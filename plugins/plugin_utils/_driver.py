@@ -302,7 +302,7 @@ class Driver:
             self._active[host] = None
             if not self._stage.busy(host):
                 self._observe(host, now)
-        if self.conductor.wave_hosts != self._wave and not self.conductor.finished:
+        if self.conductor.wave_hosts is not self._wave and not self.conductor.finished:
             self._wave = self.conductor.wave_hosts
             self._stage.restrict(self._wave)
         while self.conductor.events:

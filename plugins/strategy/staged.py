@@ -119,6 +119,10 @@ class StrategyModule(Account, HostPinned):
         else:
             super()._queue_task(host, task, task_vars, play_context)
 
+    def add_tqm_variables(self, variables: dict[str, Any], play: Any) -> None:
+        add = super().add_tqm_variables
+        variables.update(self._core.lists_of_hosts(lambda lists: add(lists, play)))
+
     def get_hosts_left(self, iterator: Any) -> list[Any]:
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
         if self._asking and self._changes:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -152,3 +154,16 @@ def test_a_payload_that_ran_no_task_is_not_committed(fleet):
     result = hosts.run(rollout_payload="idle")
     assert (result.rc, result.states) == (2, {"early0": "restored", "standard0": "held"}), result.out
     assert "the payload ran no task" in result.out
+
+
+def test_a_task_sees_the_hosts_of_its_play_as_under_any_strategy(fleet):
+    """They are not made anew for every task, which costs core more the larger the fleet is: but as soon as a host has failed."""
+    hosts = fleet(standard=3)
+    lists = "{{ [ansible_play_hosts_all, ansible_play_hosts, ansible_play_batch, ansible_current_hosts, ansible_failed_hosts] | to_json }}"
+    see = {"ansible.builtin.copy": {"content": lists, "dest": "{{ root }}/seen", "mode": "0644"}}
+    fail = {"ansible.builtin.fail": {"msg": "on purpose"}, "when": "inventory_hostname == 'standard0'"}
+    result = hosts.run(playbook(hosts, "seen", pre_tasks=[see, fail]), rollout_rings=[{"name": "standard", "serial": [2, 1]}])
+    assert result.states == {"standard0": "refused", "standard1": "committed", "standard2": "committed"}, result.out
+    first, last = (json.loads((hosts.root / f"hosts/{host}/seen").read_text()) for host in ("standard0", "standard1"))  # of wave 1, of wave 2
+    left = ["standard1", "standard2"]
+    assert (first, last) == ([hosts.hosts, hosts.hosts, hosts.hosts, hosts.hosts, []], [hosts.hosts, left, left, left, ["standard0"]])
