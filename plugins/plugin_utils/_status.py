@@ -14,7 +14,17 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import stam
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import NEEDS_SOMEBODY, IsGone, Reasons, way_on
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
-from ansible_collections.onprem.rollout.plugins.plugin_utils._story import LONGEST, NO_COMMANDS, alarm_lines, clean, count, half_done, installed, names
+from ansible_collections.onprem.rollout.plugins.plugin_utils._story import (
+    LONGEST,
+    NO_COMMANDS,
+    alarm_lines,
+    causes_line,
+    clean,
+    count,
+    half_done,
+    installed,
+    names,
+)
 
 STATES = {"": "not begun", "judged": "passed"}
 
@@ -37,7 +47,7 @@ def status_lines(plan: Plan, standing: Standing, runs: Mapping[str, Any], is_gon
     ranks = [told[host][0] for host in plan.hosts] + [2 for _host in plan.held]
     head = {0: "all hosts are settled", 1: "all hosts are settled, some take no part", 2: "some hosts take no part", 3: "a transaction is open",
             4: "some hosts could not be asked", 5: "HELD hosts need an operator", 6: "INCONSISTENT hosts need an operator"}[max(ranks, default=0)]  # fmt: skip
-    lines = [*alarm_lines(runs, commands), f"status: {head}"]
+    lines = [*alarm_lines(runs, commands), f"status: {head}", *causes_line(runs)]
     left = dict.fromkeys(plan.hosts)
     for ring, number, state, hosts in _waves(standing):
         here = [host for host in hosts if host in left]

@@ -126,7 +126,8 @@ def unreachable_by_cause(runs: Mapping[str, Any]) -> dict[str, int]:
     return {str(cause): sum(1 for run in runs.values() if run.cause is cause) for cause in Cause}
 
 
-def _causes_line(runs: Mapping[str, Any]) -> list[str]:
+def causes_line(runs: Mapping[str, Any]) -> list[str]:
+    """How many hosts could not be reached by which cause, if any."""
     counts = unreachable_by_cause(runs)
     said = [f"{WORDS[cause]}: {counts[cause]}" for cause in Cause if counts[cause]]
     return [f"  by cause: {', '.join(said)}"] if said else []
@@ -299,7 +300,7 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         lines += [f"  {str(state).replace('_', ' ')}: {clean(host)}: {_why(runs[host], state)}" for host in by_state.get(state, [])[:20]]
         if len(by_state.get(state, [])) > 20:
             lines.append(f"  {str(state).replace('_', ' ')}: and {len(by_state[state]) - 20} more; see status")
-    lines += _causes_line(runs)
+    lines += causes_line(runs)
     lines += [f"  held by you, but still half done: {clean(host)}: {clean(run.unsettled)}" for host, run in runs.items() if run.unsettled]
     lines += [f"  out of traffic: {clean(host)}: {_way_back(run)}" for host, run in runs.items() if run.drained]
     uncommitted = [host for host in by_state.get(State.HELD, []) if runs[host].begun and runs[host].outcome is None]

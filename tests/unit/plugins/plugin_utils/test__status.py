@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils._causes import Cause
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Entry, Event, line_of, replay
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
@@ -55,6 +56,14 @@ def test_hosts_are_listed_by_the_waves_of_the_newest_run_the_worst_first():
         "  f",
         "held by you: d: audit",
     ]
+
+
+def test_hosts_that_could_not_be_asked_are_counted_by_cause():
+    away = HostRun(dark="unreachable in 'Ask': no route", cause=Cause.BEFORE)
+    refuses = HostRun(dark="login refused in 'Ask': Permission denied (publickey).", cause=Cause.LOGIN)
+    lines = status_lines(NOW, Standing(""), runs(a=away, b=refuses, c=away), lambda holder: False)
+    assert lines[:2] == ["status: some hosts could not be asked", "  by cause: unreachable before their change: 2, login refused: 1"]
+    assert "  b: could not be asked: login refused in 'Ask': Permission denied (publickey)." in lines
 
 
 def test_without_a_ledger_hosts_are_listed_by_the_rings_of_the_inventory():
