@@ -239,7 +239,7 @@ class Objects:
         self.finish()
         known = {os.path.basename(path) for pack in self.packs for path in (pack.index, pack.place)}
         for name in _names(self.packs_dir):
-            if name not in known and not any(name in problem for problem in self.broken):
+            if name not in known and not any(os.path.splitext(name)[0] in problem for problem in self.broken):
                 remove_quietly(os.path.join(self.packs_dir, name))
         for directory in _names(self.loose):
             for name in _names(os.path.join(self.loose, directory)):

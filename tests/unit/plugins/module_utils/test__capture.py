@@ -2,7 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-import hashlib
 import mmap
 import os
 import tempfile
@@ -10,14 +9,8 @@ import time
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _capture, _objects, _putback, _snapshot, _tree
+from ansible_collections.onprem.rollout.plugins.module_utils import _capture, _putback, _snapshot
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import write
-
-
-def test_a_large_file_that_grows_as_fast_as_it_is_read_is_given_up(tmp_path):
-    with _objects.Objects(str(tmp_path)) as objects, open("/dev/zero", "rb") as endless:
-        objects.prepare()
-        assert objects.add_file(endless.fileno()) == hashlib.sha256(bytes(_tree.CHUNK)).hexdigest()
 
 
 def notices(place):
