@@ -50,7 +50,7 @@ def on_btrfs(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
     host.run(f"systemctl stop shop.service; umount -l /opt/shop; rm -rf /opt/shop {DISK}")
 
 
-def test_a_bad_release_on_btrfs_goes_back_without_a_file_having_been_copied(on_btrfs: Shop) -> None:
+def test_a_bad_release_on_btrfs_goes_back_without_a_file_of_it_having_been_copied(on_btrfs: Shop) -> None:
     result = on_btrfs.upgrade(SICK, rollout_provider="btrfs", rollout_paths=["/opt/shop"], args=("--limit", "web1"))
     assert result.rc == 2, str(result)
     now = take(on_btrfs.fleet["web1"])
@@ -58,7 +58,8 @@ def test_a_bad_release_on_btrfs_goes_back_without_a_file_having_been_copied(on_b
     same(on_btrfs.fleet["web1"], {path: entry for path, entry in now.files.items() if path not in kept}, on_btrfs.before["web1"].files)
     assert ask(on_btrfs.fleet["web1"], "/version") == (200, "1.0")
     assert f"opt/shop/.onprem-rollout/{now.record['transaction']['snapshot']}/current" in kept
-    assert on_btrfs.fleet["web1"].run("find /var/lib/onprem-rollout/objects /var/lib/onprem-rollout/packs -type f").stdout == ""
+    host, store = on_btrfs.fleet["web1"], "/var/lib/onprem-rollout"
+    assert host.run(f"find {store}/objects -type f; cat {store}/packs/*.pack").stdout.encode() == host.read("/etc/systemd/system/shop.service")
     assert on_btrfs.upgrade(GOOD, rollout_provider="btrfs", rollout_paths=["/opt/shop"], args=("--limit", "web1")).rc == 0
 
 
