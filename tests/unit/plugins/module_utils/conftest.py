@@ -11,6 +11,7 @@ import tempfile
 import pytest
 
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import MEMORY, Host, Image, sh
+from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.provider_hosts import provider_of
 
 
 @pytest.fixture
@@ -30,3 +31,25 @@ def image():
     yield made
     sh("umount", made.mount)
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def place():
+    made = tempfile.mkdtemp(dir=MEMORY)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(params=["files", "btrfs", "command"])
+def provider(request, place):
+    return provider_of(request.param, request, place)
+
+
+@pytest.fixture
+def btrfs(request, place):
+    return provider_of("btrfs", request, place)
+
+
+@pytest.fixture
+def command(request, place):
+    return provider_of("command", request, place)

@@ -247,3 +247,11 @@ class Image:
         if not found:
             raise RuntimeError("the content is not on the disk")
         sh("mount", "-o", "loop", self.file, self.mount)
+
+
+def park(host):
+    """Bring a host to where it waits for its commit."""
+    host.begin()
+    upgrade(host.tree)
+    host.verifying()
+    host.awaiting_commit()

@@ -4,70 +4,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _inputs
-from ansible_collections.onprem.rollout.plugins.plugin_utils._payloads import BUILT_IN, CONTAINER
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
-
-CHECKS = [{"name": "web", "type": "tcp", "port": 80}]
-SHARED = {
-    "rollout_release": {"name": "shop", "version": "2.0", "artifacts": []},
-    "rollout_payload": "my.payload",
-    "rollout_paths": ["/opt/shop"],
-    "rollout_checks": CHECKS,
-}
-
-
-WITH_ARTIFACT = {"name": "shop", "version": "2.0", "artifacts": [{"url": "https://depot/shop.tar.gz", "sha256": "0" * 64, "size": 9}]}
-
-
-@dataclass
-class Inventory:
-    """What core would tell: hosts with their variables, and who matches which pattern."""
-
-    hostvars: dict[str, dict]
-    groups: dict[str, list[str]] = field(default_factory=dict)
-    shared: dict = field(default_factory=lambda: dict(SHARED))
-    roles: tuple[str, ...] = ("my.payload", *BUILT_IN)
-    limited: bool = False
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def hosts(self):
-        return list(self.hostvars)
-
-    def play_problems(self):
-        return list(self.problems)
-
-    def variables(self, host):
-        return {**self.shared, **self.hostvars[host]}
-
-    def template(self, value, variables):
-        if value == "{{ nowhere }}":
-            raise ValueError("cannot be templated: 'nowhere' is undefined")
-        return variables[value[3:-3]] if isinstance(value, str) and value.startswith("{{ ") else value
-
-    def members(self, pattern):
-        if pattern == "~([":
-            raise ValueError("is no host pattern: unterminated character set")
-        return self.groups.get(pattern, [])
-
-    def group_names(self):
-        return list(self.groups)
-
-    def role_problem(self, name):
-        return None if name in self.roles else f"the role {name!r} was not found"
-
-
-def problems_of(**changes):
-    fields = {key: changes.pop(key) for key in ("hostvars", "groups", "limited", "problems") if key in changes}
-    inventory = Inventory(**{"hostvars": {"a": {}, "b": {}}, **fields})
-    inventory.shared.update(changes)
-    return [(problem.where, str(problem)) for problem in _inputs.read(inventory)[1]]
+from ansible_collections.onprem.rollout.tests.unit.plugins.plugin_utils.inventories import CONTAINED, WITH_ARTIFACT, Inventory, problems_of
 
 
 def test_good_input_becomes_a_plan():
@@ -107,13 +48,6 @@ def test_a_version_that_has_no_order_can_only_be_pinned_exactly():
     assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host b, rollout_pin"]
 
 
-IMAGE = "registry.example.com/shop@sha256:" + "0" * 64
-CONTAINED = {
-    "rollout_payload": CONTAINER,
-    "rollout_paths": ["/etc/containers/systemd", "/etc/systemd/system/shop.service"],
-    "rollout_services": ["shop"],
-    "container_image": IMAGE,
-}
 PROGRAMS = {action: ["true"] for action in ("take", "restore", "drop", "verify")}
 BAD = [
     ({"hostvars": {"a": {"rollout_pin": "about 2"}}}, "host a, rollout_pin"),
@@ -237,84 +171,10 @@ def test_status_needs_neither_release_nor_payload():
     assert (problems, inputs.verb) == ([], "status")
 
 
-@pytest.mark.parametrize("content, found", [(None, 1), (b"abcd", 1), (b"abd", 1), (b"abc", 0)])
-def test_artifacts_on_the_controller_are_what_the_release_says(tmp_path, content, found):
-    path = tmp_path / "shop.tar.gz"
-    if content is not None:
-        path.write_bytes(content)
-    artifact = {"path": str(path), "sha256": hashlib.sha256(b"abc").hexdigest(), "size": 3}
-    problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "artifacts": [artifact]})
-    assert [where for where, _text in problems] == ["rollout_release.artifacts[0].path"] * found
-
-
-def test_a_candidate_goes_only_to_hosts_that_opted_in():
-    inventory = Inventory({"a": {"rollout_early_access": "true"}, "b": {}, "c": {"rollout_hold": "audit"}})
-    inventory.shared["rollout_release"] = {**SHARED["rollout_release"], "candidate": True}
-    inputs, problems = _inputs.read(inventory)
-    assert (problems, inputs.plan.hosts) == ([], ("a",))
-    assert inputs.plan.held == {"b": "candidate: not opted in", "c": "audit"}
-
-
-def test_a_candidate_that_nobody_takes_is_a_mistake():
-    problems = problems_of(rollout_release={**SHARED["rollout_release"], "candidate": True})
-    assert [where for where, _text in problems] == ["rollout_release.candidate"]
-
-
-def test_who_opted_in_takes_other_releases_too():
-    assert _inputs.read(Inventory({"a": {"rollout_early_access": True}, "b": {}}))[0].plan.hosts == ("b", "a")
-
-
 @pytest.mark.parametrize("name", ["rollout_early_access", "rollout_retry_failed", "rollout_accept_irreversible"])
 def test_a_switch_is_on_or_off(name):
     problems = _inputs.read(Inventory({"a": {name: "perhaps"}, "b": {}}))[1]
     assert [(problem.where, problem.value) for problem in problems] == [(f"host a, {name}", "perhaps")]
-
-
-def test_what_cannot_be_undone_is_named_with_its_hosts_once_for_each_reason():
-    cannot = {"rollout_irreversible": "schema 7"}
-    inventory = Inventory({"a": cannot, "b": {}, "c": cannot, "d": {**cannot, "rollout_accept_irreversible": True}, "e": {**cannot, "rollout_hold": True}})
-    problems = _inputs.read(inventory)[1]
-    assert [(problem.where, problem.value) for problem in problems] == [("host a, c, rollout_irreversible", "schema 7")]
-    assert _inputs.read(Inventory({"a": {"rollout_irreversible": True}}))[1][0].where == "host a, rollout_irreversible"
-
-
-@pytest.mark.parametrize(
-    "changes, where",
-    [
-        ({"rollout_retry_wait": 3000}, "rollout_retry_wait"),
-        ({"rollout_retry_wait": 5, "rollout_retry_for": 201}, "rollout_retry_for"),
-        ({"rollout_retry_wait": 0}, "rollout_retry_wait"),
-    ],
-)
-def test_waits_for_a_payload_that_cannot_be(changes, where):
-    assert f"host a, {where}" in [place for place, _text in problems_of(**changes)]
-    assert problems_of(rollout_retry_wait=5, rollout_retry_for=200) == []
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"container_image": "{{ nowhere }}"},
-        {"container_image": "", "rollout_release": {"name": "shop", "version": "2.0", "variables": {"container_image": IMAGE}}},
-        {"rollout_paths": ["/etc/systemd/system"], "container_runner": "unit"},
-        {"container_name": "till", "rollout_services": ["till.service"], "rollout_paths": ["/etc"]},
-    ],
-)
-def test_a_container_that_a_restore_can_put_back(changes):
-    assert problems_of(**{**CONTAINED, **changes}) == []
-
-
-def test_where_an_archive_goes_is_judged_on_every_host_and_told_once_for_each_place():
-    dests = {"a": "/opt/shop/app", "b": "/srv/shop", "c": "/srv/shop", "d": "/srv/other", "e": ""}
-    inventory = Inventory({host: {"place": dest} for host, dest in dests.items()})
-    inventory.shared.update({"rollout_payload": _inputs.ARCHIVE, "archive_dest": "{{ place }}", "rollout_release": WITH_ARTIFACT})
-    problems = _inputs.read(inventory)[1]
-    assert [(problem.where, problem.value) for problem in problems] == [
-        ("host b, archive_dest", "/srv/shop"),
-        ("host d, archive_dest", "/srv/other"),
-        ("host e, archive_dest", ""),
-    ]
 
 
 def test_the_shortest_lease_tells_when_hosts_that_wait_prove_themselves_again():
@@ -341,47 +201,6 @@ def test_failure_domains_are_read_from_the_inventory_with_their_templates():
     assert _inputs.read(inventory)[0].notes == ("ring standard: spread (at most 1 of a rack) lets only 1 of its hosts change at once where concurrency lets 2",)
 
 
-TAILORED = {
-    "name": "shop",
-    "version": "2.0",
-    "tailored": [{"when": {"group": "web"}, **{key: WITH_ARTIFACT[key] for key in ("artifacts",)}}, {"when": {"os": "Debian"}, "variables": {"port": 1}}],
-}
-
-
-def test_the_plan_tells_who_takes_what_of_a_tailored_release():
-    hostvars = {"a": {"group_names": ["web"]}, "b": {"rollout_os": "{{ system }}", "system": "Debian"}, "c": {"rollout_hold": True}}
-    inventory = Inventory(hostvars, shared={**SHARED, "rollout_release": TAILORED})
-    inputs, problems = _inputs.read(inventory)
-    assert problems == []
-    assert inputs.plan.takes == {"shop.tar.gz (group web)": ("a",), "no artifact with port (os Debian)": ("b",)}
-
-
-def test_hosts_that_can_take_nothing_are_named():
-    hostvars = {"a": {"group_names": ["web"]}, "b": {}, "c": {"ansible_facts": {"os_family": "RedHat"}}, "d": {"rollout_hold": True}}
-    inventory = Inventory(hostvars, shared={**SHARED, "rollout_release": TAILORED})
-    assert [(problem.where, str(problem).partition("tailored")[2][:24]) for problem in _inputs.read(inventory)[1]] == [
-        ("host b", "[1] asks for the os, whi"),
-        ("host c", " has no entry that match"),
-    ]
-    inventory = Inventory({"a": {"rollout_os": "Debian", "rollout_payload": _inputs.ARCHIVE, "archive_dest": "/opt/shop"}}, shared=inventory.shared)
-    assert [problem.where for problem in _inputs.read(inventory)[1]] == ["host a"]
-
-
-@pytest.mark.parametrize("content, found", [(None, 1), (b"abcd", 1), (b"abd", 1), (b"abc", 0)])
-def test_artifacts_of_entries_are_checked_on_the_controller_too(tmp_path, content, found):
-    path = tmp_path / "shop.tar.gz"
-    if content is not None:
-        path.write_bytes(content)
-    artifact = {"path": str(path), "sha256": hashlib.sha256(b"abc").hexdigest(), "size": 3}
-    problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "tailored": [{"artifacts": [artifact]}]})
-    assert [where for where, _text in problems] == ["rollout_release.tailored[0].artifacts[0].path"] * found
-
-
-def test_bad_entries_are_told_once_and_not_for_every_host():
-    problems = problems_of(rollout_release={"name": "shop", "version": "2.0", "tailored": [{"when": {"colour": "red"}, "variables": {}}]})
-    assert [where for where, _text in problems] == ["rollout_release.tailored[0].when.colour"]
-
-
 def test_status_needs_no_failure_domains():
     inventory = Inventory({"a": {}}, shared={"rollout_verb": "status", "rollout_spread": [{"by": "rack", "max": 1}]})
     assert _inputs.read(inventory)[1] == []
@@ -392,14 +211,6 @@ def test_groups_that_look_like_rings_are_named():
     inputs, problems = _inputs.read(inventory)
     assert problems == []
     assert inputs.notes == ("the group rollout_criticl belongs to no ring; its hosts count as unmarked",)
-
-
-def test_what_a_container_is_told_is_judged_with_the_variables_that_its_host_takes():
-    tailored = [{"when": {"arch": arch}, "variables": {"container_image": image}} for arch, image in (("arm64", IMAGE), ("s390x", "shop:2.0"))]
-    hostvars = {"a": {"rollout_arch": "aarch64"}, "b": {"rollout_arch": "s390x"}, "c": {"rollout_arch": "x86_64"}}
-    release = {"name": "shop", "version": "2.0", "tailored": tailored}
-    problems = problems_of(**{**CONTAINED, "container_image": "", "rollout_release": release, "hostvars": hostvars})
-    assert [where for where, _text in problems] == ["host b, container_image", "host c, container_image"]
 
 
 @pytest.mark.parametrize(
