@@ -67,9 +67,9 @@ def place():
     shutil.rmtree(top)
 
 
-def hosts(place, operation):
+def hosts(place, operation, first=1, stride=1):
     """A fresh host for every step, brought to where the operation starts."""
-    for step in range(1, ENOUGH, PACE):
+    for step in range(first, ENOUGH, PACE * stride):
         top = os.path.join(place, str(step))
         os.mkdir(top)
         host = Host(top)
@@ -148,9 +148,10 @@ def test_killed_at_every_step_and_nobody_there_but_the_timer(place, operation):
     pytest.fail("the operation never came to its end")
 
 
-@pytest.mark.parametrize("second", [2, 31])
-def test_a_restore_killed_twice(place, second):
-    for step, host, old in hosts(place, "restore"):
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 31)])
+def test_a_restore_killed_twice(place, first, second):
+    """At every step, and then early or late in the next one, by turns."""
+    for step, host, old in hosts(place, "restore", first, 2):
         died = killed_at(step, lambda host=host: host.restore())
         killed_at(second, lambda host=host: host.restore())
         assert_settled(host, old, None, step)
