@@ -30,12 +30,14 @@ def wave(hosts, number, state):
 
 def test_a_hold_from_another_terminal_stops_between_hosts_and_a_resume_goes_on(fleet):
     hosts = fleet(standard=3)
-    process = hosts.start(rollout_payload="naps", nap=3, rollout_rings=ONE_BY_ONE)
+    go = hosts.root / "go"
+    process = hosts.start(rollout_payload="naps", nap=0, awaits=[str(go)], rollout_rings=ONE_BY_ONE)
     eventually(lambda: wave(hosts, 1, "filling"), process)
     held = hosts.run("onprem.rollout.hold", "-e", '{"rollout_why": "a sale"}')
     assert held.rc == 0, held.out
     again = hosts.run("onprem.rollout.hold")
     assert (again.rc, "is held already, since" in again.out, "changed=0" in again.out) == (0, True, True), again.out
+    go.touch()
     eventually(lambda: wave(hosts, 2, "filling"), process)
     assert len(said(hosts, "host")) == 1
     resumed = hosts.run("onprem.rollout.resume")

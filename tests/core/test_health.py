@@ -74,9 +74,12 @@ def checks_of(shared):
 def goes_down_in_change(hosts, shared, **variables):
     """The second host, of its own wave, is in change when the service goes down."""
     rings = [{"name": "standard", "serial": [1]}]
-    process = hosts.start(rollout_payload="naps", nap=1, rollout_rings=rings, rollout_checks=checks_of(shared), **variables)
+    down = hosts.root / "down"
+    hostvars = {hosts.in_line("standard")[1]: {"awaits": [str(down)]}}
+    process = hosts.start(rollout_payload="naps", nap=0, rollout_rings=rings, rollout_checks=checks_of(shared), hostvars=hostvars, **variables)
     eventually(lambda: sum(entry.kind == "host" for entry in hosts.ledger()) == 1 and "changing" in {phase(hosts, host) for host in hosts.hosts}, process)
     shared.down = True
+    down.touch()
     return process
 
 

@@ -41,15 +41,24 @@ def said(place, kind):
     return [entry.data for entry in open_ledger(place, "a test").entries() if entry.kind == kind]
 
 
+ONE_BY_ONE = [{"name": "standard", "serial": [1]}]
+
+
+def naps(hosts):
+    """One host after the other, whose payload goes on when the test says so."""
+    return {"rollout_payload": "naps", "nap": 0, "awaits": [str(hosts.root / "go")], "rollout_rings": ONE_BY_ONE}
+
+
 def secretless(result):
     return all(form not in result.out for form in (PASSWORD, "s3cret"))
 
 
 def test_a_database_that_stops_in_mid_run_stops_the_rollout_between_hosts_and_loses_nothing(fleet, server, place):
     hosts = fleet(standard=2)
-    process = hosts.start(rollout_payload="naps", nap=3, rollout_rings=[{"name": "standard", "serial": [1]}], rollout_ledger=place)
+    process = hosts.start(**naps(hosts), rollout_ledger=place)
     eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), process)
     server.stop()
+    (hosts.root / "go").touch()
     try:
         eventually(lambda: any(hosts.record(host).get("transaction", {}).get("phase") == "committed" for host in hosts.hosts), process)
         touched = [host for host in hosts.hosts if not hosts.untouched(host)]
@@ -72,9 +81,10 @@ def test_a_database_that_stops_in_mid_run_stops_the_rollout_between_hosts_and_lo
 
 def test_a_decision_on_another_controller_is_heard(fleet, place):
     hosts = fleet(standard=2)
-    process = hosts.start(rollout_payload="naps", nap=2, rollout_rings=[{"name": "standard", "serial": [1]}], rollout_ledger=place, rollout_max_wait=0)
+    process = hosts.start(**naps(hosts), rollout_ledger=place, rollout_max_wait=0)
     eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), process)
     held = hosts.run("onprem.rollout.hold", "-vvv", "-e", f"rollout_ledger={place}")
+    (hosts.root / "go").touch()
     result = hosts.finish(process)
     assert (held.rc, result.rc, set(result.states.values())) == (0, 0, {"committed", "held"}), result.out
     assert (secretless(held), secretless(result)) == (True, True), held.out + result.out
@@ -110,10 +120,9 @@ def test_nobody_is_touched_by_a_rollout_that_no_database_remembers(fleet, server
 
 def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_session_lets_nobody_in(fleet, server, place):
     hosts = fleet(standard=2)
-    one_by_one = [{"name": "standard", "serial": [1]}]
-    first = hosts.start(rollout_payload="naps", nap=6, rollout_rings=one_by_one, rollout_ledger=place)
+    first = hosts.start(**naps(hosts), rollout_ledger=place)
     eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), first)
-    second = hosts.run(rollout_payload="writes", rollout_rings=one_by_one, rollout_ledger=place)
+    second = hosts.run(rollout_payload="writes", rollout_rings=ONE_BY_ONE, rollout_ledger=place)
     assert second.rc == 1, second.out
     assert f"shop-2.0 is rolled out by another run, of {getpass.getuser()} on {socket.gethostname()}, pid {first.pid}, since 20" in " ".join(second.out.split())
     faster = open_ledger(place, "bob on ctl2, pid 7")
@@ -121,6 +130,7 @@ def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_
     server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
     eventually(faster.lease("shop-2.0").take, first)
     faster.append([Event("started", "shop-2.0", {})])
+    (hosts.root / "go").touch()
     eventually(lambda: len(said(place, "host")) == 1, first)
     deadline = time.monotonic() + 1.5  # in which the next host would have been let in
     while time.monotonic() < deadline:
