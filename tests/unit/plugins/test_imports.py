@@ -82,9 +82,10 @@ def test_adapters_do_not_import_plugins(folder):
                 assert not module.startswith(OURS + kind + "."), f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("path", files("."), ids=lambda path: path.name)
-def test_no_file_is_longer_than_a_room(path):
-    assert len(path.read_text().splitlines()) <= 400
+def test_no_file_is_longer_than_a_room():
+    places = [PLUGINS.parent / name for name in ("plugins", "roles", "playbooks", "molecule", "tests")]
+    rooms = [path for place in places for kind in ("*.py", "*.yml") for path in place.rglob(kind)]
+    assert [str(path.relative_to(PLUGINS.parent)) for path in rooms if len(path.read_text().splitlines()) > 400] == []
 
 
 YAML = sorted([*(PLUGINS.parent / "roles").rglob("*.yml"), *(PLUGINS.parent / "playbooks").rglob("*.yml")])
