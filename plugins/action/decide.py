@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError, stamp
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, lately, settled, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, by_whom, lately, settled, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, approved, refusal
 
 display = Display()
@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing, options["then"])
         nothing = nothing or (approved(options, standing, user, time.time()) if verb == "approve" else "")
-        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(rollout).taken(), options["then"])
+        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(standing.release).taken(), options["then"])
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         if refused:
@@ -81,8 +81,9 @@ def who_has(ledger: Ledger, standing: Standing) -> dict[str, Any]:
     """Say who has the rollout. Nobody need be told to give it back: that ends with the run's process."""
     rollout = standing.rollout
     who = f"{standing.run.who}, since {stamp(standing.run.at)}" if standing.run and standing.at_work else "a run that has not said who it is"
-    taken = bool(rollout) and ledger.lease(rollout).taken()
+    taken = bool(rollout) and ledger.lease(standing.release).taken()
     said = f"rollout {rollout}: run by {who}; it is free when that run ends" if taken else f"rollout {rollout}: no run has it"
+    said += f"; superseded {by_whom(standing.superseded)}" if standing.superseded else ""
     said = said if rollout else f"{ledger.name} knows of no rollout"
     display.display(said)
     return {"changed": False, "rollout": rollout, "msg": said}

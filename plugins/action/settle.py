@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _ended, _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
 # The nearest directory that exists is what would be written to; one that is there already must be ours.
@@ -148,8 +148,8 @@ def held_by(transaction: Mapping[str, Any], now: float, rollout: str) -> str:
 
 
 def is_held(transaction: Mapping[str, Any], now: float, run: str) -> bool:
-    """Another run that may still be alive holds the host. A run of this machine is known to live or not; of others the lease tells."""
+    """Another run that may still be alive holds the host. A run of this machine is known to live or not; of others the ledger tells, or the lease."""
     holder = transaction.get("holder") or {}
-    if holder.get("run") == run or transaction.get("evicted") or _holder.is_gone(holder):
+    if holder.get("run") == run or transaction.get("evicted") or _holder.is_gone(holder) or _ended.has_ended(holder):
         return False
     return _holder.is_alive(holder) or float(transaction.get("lease_until", 0)) > now

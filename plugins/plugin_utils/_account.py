@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _holder, _inputs, _ledgers, _status, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _ended, _holder, _inputs, _ledgers, _status, _story
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -35,7 +35,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import rele
 from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Reason, by_hosts, ordered, reasons
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, by_whom, standing_of
 
 display = Display()
 
@@ -168,33 +168,45 @@ class Account:
     def _stands(ledger: Ledger, rollout: str) -> tuple[Standing, bool]:
         """How the rollout stands, and whether no run has it. A run that ended after the ledger was read is no run that died."""
         standing = standing_of(ledger.entries(), rollout) or Standing(rollout)
-        free = bool(standing.rollout) and not ledger.lease(standing.rollout).taken()
+        free = bool(standing.rollout) and not ledger.lease(standing.release).taken()
         return (standing_of(ledger.entries(), rollout) or standing) if standing.at_work and free else standing, free
 
     def _open_journal(self, release: str) -> Journal:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
         ledger, plan = self._open_ledger(), self._inputs.plan
-        journal = Journal(ledger, f"{plan.release.name}-{plan.release.version}", time.monotonic)
+        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
+        journal, inputs = Journal(ledger, plan.release.name, plan.release.version, time.monotonic), inputs_of(plan, release)
         try:
-            journal.open()
+            journal.open(lambda: self._judge(journal, inputs), by, self._inputs.supersede_wait, self._say)
         except (LedgerError, BrokenChain) as error:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
-        inputs, open_run = inputs_of(plan, release), journal.standing.unfinished
-        changed = changes(open_run.data["inputs"], inputs, self._core.limited or bool(open_run.data.get("limited"))) if open_run else []
-        if changed and not self._inputs.replan:
-            raise AnsibleError(
-                f"The inputs of {plan.release.label} changed since its run of {stamp(open_run.at if open_run else 0)}, which did not bring it to its end:\n  "
-                + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
-            )  # fmt: skip
-        by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        since = journal.standing.since or journal.head.number + 1
-        run, limited = _holder.run_of(os.getpid()), self._core.limited
+        _ended.drop(journal.versions.ended)
+        changed, since = self._changed(journal, inputs), journal.standing.since or journal.head.number + 1
+        run, limited, named = _holder.run_of(os.getpid()), self._core.limited, journal.versions.release
         soaks = {ring: math.ceil(end) for ring, end in journal.standing.soaks.items() if end > time.time()}
-        journal.note("started", plan=self._digest, by=by, inputs=inputs, replanned=changed, run=run, since=since, limited=limited, soaks=soaks)
+        journal.note("started", plan=self._digest, by=by, release=named, inputs=inputs, replanned=changed, run=run, since=since, limited=limited, soaks=soaks)
         if not journal.flush():
             raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
         _anchor.drop(journal.head)
         return journal
+
+    def _changed(self, journal: Journal, inputs: Mapping[str, Any]) -> list[str]:
+        """What is another one than in the run that did not bring the rollout to its end, if there is one."""
+        run = journal.standing.unfinished
+        return changes(run.data["inputs"], inputs, self._core.limited or bool(run.data.get("limited"))) if run else []
+
+    def _judge(self, journal: Journal, inputs: Mapping[str, Any]) -> None:
+        """An AnsibleError where the rollout goes on only if somebody says that it is meant so."""
+        if self._inputs.replan:
+            return
+        changed, run = self._changed(journal, inputs), journal.standing.unfinished
+        if refusal := journal.versions.refusal():
+            raise AnsibleError(f"rollout_release: {refusal}. No host was touched")
+        if changed and run:
+            raise AnsibleError(
+                f"The inputs of {self._inputs.plan.release.label} changed since its run of {stamp(run.at)}, which did not bring it to its end:\n  "
+                + "\n  ".join(changed) + "\nNo host was touched. Take that back, or go on with the new plan: --extra-vars rollout_replan=true"
+            )  # fmt: skip
 
     def _note_end(self, how: str) -> None:
         if self._journal is not None:
@@ -249,15 +261,22 @@ class Account:
             "hosts": hosts,
             "unreachable": _story.unreachable_by_cause(self._driver.runs),
             "halted": halt.value if halt else None,
+            "superseded": self._superseded or None,
             "reason": _status.reason_data(self._reasons),
             **(_status.status_data(self._standing) if self._inputs.verb == "status" else {}),
         }
 
     def _last_words(self, code_is_known: bool = True) -> None:
         if self._changes:
-            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, self._commands, self._exit_code)
+            lines = _story.verdict_lines(self._driver.conductor, self._driver.runs, self._commands, self._exit_code, self._superseded)
             lines = lines if code_is_known else lines[:-1]
             display.display("\n" + "\n".join(lines))
+
+    @property
+    def _superseded(self) -> str:
+        """By which version this run was superseded, when and by whom, if it was."""
+        superseded = self._journal.standing.superseded if self._journal else None
+        return by_whom(superseded) if superseded else ""
 
     def _say(self, line: str) -> None:
         display.display(f"{time.strftime('%H:%M:%S')} {line}")

@@ -173,11 +173,11 @@ class Conductor:
         for host in [host for host, state in self._states.items() if state in (State.CHANGING, State.COMMITTING)]:
             self.failing(host, why, now)
 
-    def stop(self, keep: bool, now: float) -> None:
-        """An operator ends the rollout: hosts that are not committed go back, or, if he keeps them, the healthy ones commit."""
+    def stop(self, keep: bool, now: float, why: Halt = Halt.STOPPED) -> None:
+        """An operator, or another version, ends the rollout: hosts that are not committed go back, or, if they are kept, the healthy ones commit."""
         self.kept = keep
         self.promote(now)
-        self._stop_here(Halt.STOPPED, now)
+        self._stop_here(why, now)
 
     def give_way(self, now: float) -> None:
         """Nothing can go on for now: this run ends, what is healthy commits, and the next run goes on."""

@@ -19,7 +19,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, told
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, by_whom, told
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, Wave
 
 ASKED = (Wave.PENDING, Wave.FILLING)  # while hosts of a wave may be let in
@@ -86,6 +86,10 @@ class Decisions:
             self._tell(Event("decided", now, detail=f"abort by {told(entry)}"))
             if self._conductor.current:  # or there is nobody to be let in
                 self._conductor.stop(entry.data.get("then") == "keep", now)
+        elif entry.kind == "superseded":
+            self._tell(Event("decided", now, detail=f"superseded {by_whom(entry)}"))
+            if self._conductor.current:
+                self._conductor.stop(False, now, Halt.SUPERSEDED)
         elif entry.kind == "promote":
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)

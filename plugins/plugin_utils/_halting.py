@@ -19,7 +19,7 @@ def on_halt(halt: Halt | None, kept: bool, ring: RingPlan | None) -> str:
     """
     if halt in (Halt.OUTAGE, Halt.UNREACHABLE, Halt.WAITING) or (halt is Halt.STOPPED and kept):
         return "restore_host"
-    if halt in (Halt.STOPPED, Halt.ABORTED):
+    if halt in (Halt.STOPPED, Halt.SUPERSEDED, Halt.ABORTED):
         return "restore_wave"
     if halt in (Halt.UNPROVEN, Halt.UNJUDGED, Halt.UNHEALTHY) or ring is None:
         return "hold"

@@ -75,11 +75,12 @@ def pid_namespace() -> str:
 
 
 def started(pid: int) -> str:
-    """When the process started, in clock ticks since the boot; nothing when there is no such process."""
+    """When the process started, in clock ticks since the boot; nothing when there is no such process, or it ended and only waits to be reaped."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+            state, *rest = file.read().rpartition(")")[2].split()
+            return "" if state in "ZX" else rest[18]
+    except (OSError, IndexError, ValueError):
         return ""
 
 

@@ -74,6 +74,7 @@ class Inputs:
     gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     replan: bool = False
     max_wait: float = 1800.0
+    supersede_wait: float = 1800.0
     force: str = ""
 
 
@@ -132,17 +133,20 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
     ledger = value("rollout_ledger", _ledgers.default_place())
     problem = _ledgers.place_problem(ledger)
     problems += [Problem("rollout_ledger", _ledgers.shown(ledger), problem)] if problem else []
-    max_wait = value("rollout_max_wait", 1800)
-    if not WHOLE.match(str(max_wait)):
-        problems.append(Problem("rollout_max_wait", max_wait, "write seconds from 0 on"))
-        max_wait = 1800
+    waits = {}
+    for name in ("rollout_max_wait", "rollout_supersede_wait"):
+        waits[name] = value(name, 1800)
+        if not WHOLE.match(str(waits[name])):
+            problems.append(Problem(name, waits[name], "write seconds from 0 on"))
+            waits[name] = 1800
     force = [what for what in ("restore", "commit") if verb == "recover" and switch(source, shared, f"rollout_force_{what}", "", problems)]
     if len(force) > 1:
         problems.append(Problem("rollout_force_commit", True, "and rollout_force_restore: true contradict each other; give one of them"))
     retry = frozenset(member.name for member in members if member.retry_failed)
     inputs = Inputs(
         verb, plan, data, json_file, float(timeout), retry, lease, group_notes(source, rings) + spread_notes(plan),
-        ledger=str(ledger), max_wait=float(max_wait), audit=switch(source, shared, "rollout_audit", "", problems),
+        ledger=str(ledger), max_wait=float(waits["rollout_max_wait"]), supersede_wait=float(waits["rollout_supersede_wait"]),
+        audit=switch(source, shared, "rollout_audit", "", problems),
         replan=switch(source, shared, "rollout_replan", "", problems), force="".join(force),
         gates=_gates_of(rings, common, problems) if upgrades else {},
     )  # fmt: skip

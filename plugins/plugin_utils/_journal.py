@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run of upgrade writes to the ledger and hears from it, and that it is the only run of its rollout.
+"""What a run of upgrade writes to the ledger and hears from it, and that it is the only run of its release, of whatever version.
 
 Nothing that was decided is forgotten while the ledger cannot be written.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from typing import Any
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Event, Head, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event as Decided
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, by_whom
+from ansible_collections.onprem.rollout.plugins.plugin_utils._versions import Versions
 
 RETRY = 2.0
 GATHER = 1.0  # outcomes of hosts, which happened already, are written together
@@ -29,7 +31,7 @@ STAY = 60.0
 
 
 class Taken(LedgerError):
-    """Another run has the rollout; the message says who, where, since when, and what to do."""
+    """Another run has the release, or is to have it; the message says who, where, since when, and what to do."""
 
 
 class Journal:
@@ -38,42 +40,102 @@ class Journal:
     head: of the last event that is written.
     """
 
-    def __init__(self, ledger: Ledger, rollout: str, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
-        self.standing = Standing(rollout)
+    def __init__(self, ledger: Ledger, name: str, version: str, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
+        self.versions = Versions(name, version)
+        self.standing = self.versions.own
         self.head: Head = START
         self._unwritten = self._unheard = self._untaken = ""
         self._ledger = ledger
-        self._lease = ledger.lease(rollout)
+        self._lease = ledger.lease(name)
+        self._run = _holder.run_of(os.getpid())
         self._clock = clock
         self._sleep = sleep
         self._pending: deque[Event] = deque()
         self._write_at = self._listen_at = self._gather_until = self._stay_until = float("-inf")
 
-    def open(self) -> None:
-        """Take the rollout and read what the ledger holds; Taken, LedgerError or BrokenChain where it must not begin."""
-        give_up_at, tries = self._clock() + PATIENCE, 0
-        while True:
-            taken, tries = self._lease.take(), tries + 1
-            for entry in self._ledger.news(bare="host"):
-                self.standing.hear(entry)
-                self.head = entry.head
-            if taken:
-                break
-            known = self.standing.at_work and self.standing.run and not _holder.is_gone(self.standing.run.data)
-            if (known and tries > 1) or self._clock() >= give_up_at:  # once may be somebody who only looked
-                raise Taken(f"{self.standing.rollout} {self._by()}; wait for it, look at it with onprem.rollout.status, or end it with onprem.rollout.abort")
-            self._sleep(POLL)
+    def open(self, judge: Callable[[], None] = lambda: None, by: str = "", wait: float = 0.0, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Take the release and read what the ledger holds; Taken, LedgerError or BrokenChain where it must not begin.
+
+        judge: raises where the rollout must not go on as it stands; asked before a run of another version is told that it is superseded, by whom. That
+        run is waited for so many seconds, and tell hears so.
+        """
+        began, tries = self._clock(), 0
+        told: Entry | None = None
+        give_up_at = began + PATIENCE
+        self._read()
+        superseded = self.standing.superseded
+        try:
+            while True:
+                taken, tries = self._take(), tries + 1
+                self._read()
+                if self.standing.superseded is not superseded and self.standing.superseded:
+                    raise Taken(f"{self.standing.rollout} was superseded {by_whom(self.standing.superseded)}, while it waited for its turn")
+                other = None if taken else self._other
+                older = other if other is not self.standing else None
+                if taken or (older and older.run is not told):
+                    judge()
+                    self._supersede(by)
+                if taken:
+                    break
+                if older and older.run is not told:
+                    told, give_up_at = older.run, self._clock() + wait
+                    tell(f"{self._by()}. It is superseded: what it did not commit goes back, and it ends; this run waits for that, {wait:g} s at most")
+                if self._clock() >= give_up_at or (other is self.standing and tries > 1):  # once may be somebody who only looked
+                    raise Taken(self._refused(older, wait))
+                self._sleep(POLL)
+        except BaseException:
+            self.close()
+            raise
+        if told:
+            tell(f"{self.standing.rollout} has its turn after {self._clock() - began:.0f} s")
         self._listen_at, self._stay_until = self._clock() + LISTEN, self._clock() + STAY
 
+    def _take(self) -> bool:
+        """Whether the release is this run's. Where it is free although its run is known to live, that one lost it, and takes it again."""
+        if not self._lease.take():
+            return False
+        other = self._other
+        if other and other.run and _holder.is_alive(other.run.data):
+            self._lease.release()
+            return False
+        return True
+
+    def _supersede(self, by: str) -> None:
+        if events := self.versions.to_supersede(by):
+            self._ledger.append(events)
+            self._read()
+
+    def _read(self) -> None:
+        for entry in self._ledger.news(bare="host"):
+            self.versions.hear(entry)
+            self.head = entry.head
+
     def close(self) -> None:
-        """The rollout is free for another run."""
+        """The release is free for another run."""
         with suppress(LedgerError):  # then it ends with this process
             self._lease.release()
 
+    @property
+    def _other(self) -> Standing | None:
+        """The rollout, of whatever version, of which another run has the release, if that said so."""
+        return self.versions.at_work(lambda run: run.get("run") == self._run or _holder.is_gone(run))
+
     def _by(self) -> str:
-        """That another run has the rollout, for people."""
-        run = self.standing.run if self.standing.at_work else None
-        return f"is rolled out by another run, of {run.who}, since {stamp(run.at)}" if run else "is rolled out by another run, which has not said yet who it is"
+        """That another run has the release, for people."""
+        other = self._other
+        if not other or not other.run:
+            return f"{self.standing.rollout} is rolled out by another run, which has not said yet who it is"
+        return f"{other.rollout} is rolled out by another run, of {other.run.who}, since {stamp(other.run.at)}"
+
+    def _refused(self, older: Standing | None, wait: float) -> str:
+        """Why this run must not begin, and what to do."""
+        if not older:
+            return f"{self._by()}; wait for it, look at it with onprem.rollout.status, or end it with onprem.rollout.abort"
+        since = f" at {stamp(older.superseded.at)}" if older.superseded else ""
+        return (
+            f"{self._by()}; it was told{since} that {self.standing.rollout} supersedes it, and has not ended within {wait:g} s (rollout_supersede_wait); "
+            "it will, once a task of its hosts in change ends: look at it with onprem.rollout.status, or end its process, and run this again"
+        )
 
     @property
     def trouble(self) -> str:
@@ -136,7 +198,7 @@ class Journal:
         self._unheard = ""
         try:
             for entry in self._ledger.news(bare="host"):
-                self.standing.hear(entry)
+                self.versions.hear(entry)
                 heard += [entry] if entry.rollout == self.standing.rollout else []
         except (LedgerError, BrokenChain) as error:
             self._unheard = str(error)
@@ -153,6 +215,6 @@ class Journal:
     def _keep(self) -> None:
         """Take the rollout again, which may have been lost, as with the connection to a database."""
         try:
-            self._untaken = "" if self._lease.take() else f"{self.standing.rollout} {self._by()}"
+            self._untaken = "" if self._lease.take() else self._by()
         except LedgerError as error:
             self._untaken = str(error)

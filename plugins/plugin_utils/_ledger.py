@@ -41,6 +41,7 @@ KINDS = {
     "resume": "somebody let a held rollout go on",
     "abort": "somebody ended the rollout, and said what becomes of hosts that are not committed",
     "promote": "somebody ended the soak at work",
+    "superseded": "a run of another version of the release took the rollout's place, or waits to",
     "unlock": "somebody took a host or the rollout from a run",
     "recover": "somebody had a host settled: what it was found in and what is done, and then how it ended",
     "repaired": "a line that was cut off by a crash was taken away; what it held is here",
@@ -90,7 +91,10 @@ class BrokenChain(Exception):
 
 
 class Lease(Protocol):
-    """The right of one run to work on a rollout; it ends with the run's process, however that ends. All but held may raise LedgerError."""
+    """The right of one run to roll a release out, whatever version of it; it ends with the run's process, however that ends.
+
+    All but held may raise LedgerError.
+    """
 
     @property
     def held(self) -> bool:
@@ -120,7 +124,7 @@ class Ledger(Protocol):
     def entries(self) -> Iterator[Entry]: ...
     def newest_first(self, bare: str = "") -> Iterator[Entry]: ...
     def news(self, bare: str = "") -> Iterator[Entry]: ...
-    def lease(self, rollout: str) -> Lease: ...
+    def lease(self, release: str) -> Lease: ...
 
 
 def line_of(before: Head, event: Event, who: str, at: float) -> str:

@@ -193,6 +193,8 @@ class Lockstep:
             self._attend()
             self._tell_all()
             self._note()
+            if self.conductor.halt is Halt.SUPERSEDED:
+                return "another version supersedes this one"
             if self.conductor.halt is Halt.STOPPED and not self._kept:
                 return "an operator aborted the rollout"
             now = self._clock()

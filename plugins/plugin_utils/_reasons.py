@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, stamp
-from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, told
+from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, by_whom, told
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, count, names
 
 IsGone = Callable[[Mapping[str, Any]], bool]
@@ -23,6 +23,7 @@ class Reason(str, Enum):
     """In the order in which they are the answer: what lets nobody believe the rest, what needs somebody, what stops it, what it does."""
 
     LEDGER = "ledger"
+    SUPERSEDED = "superseded"
     DIED = "died"
     HALTED = "halted"
     OUTAGE = "outage"
@@ -48,6 +49,9 @@ def reasons(standing: Standing, is_gone: IsGone) -> dict[Reason, str]:
     """All that hold by the ledger, with a sentence for people, the answer first. is_gone: whether the process of a run is known to have ended."""
     found: dict[Reason, str] = {}
     run, end = standing.run, standing.end
+    if standing.superseded:  # the rest is about the other version now
+        left = f"; its run by {run.who} goes back and ends" if run and end is None and not is_gone(run.data) else ""
+        return {Reason.SUPERSEDED: f"superseded {by_whom(standing.superseded)}{left}"}
     if standing.hold:
         found[Reason.HELD] = f"held since {stamp(standing.hold.at)} by {told(standing.hold)}"
     if run is None:

@@ -32,6 +32,7 @@ class Standing:
         self.rollout = rollout
         self.hold: Entry | None = None
         self.abort: Entry | None = None
+        self.superseded: Entry | None = None
         self.promote: Entry | None = None
         self.promoted: Entry | None = None
         self.run: Entry | None = None
@@ -52,7 +53,7 @@ class Standing:
     def hear(self, entry: Entry) -> None:
         if entry.rollout != self.rollout:
             return
-        if entry.kind not in BY_OPERATORS:
+        if entry.kind not in (*BY_OPERATORS, "superseded"):  # which others write
             self.last = entry
         if entry.kind == "hold":
             self.hold = self.hold or entry
@@ -63,11 +64,13 @@ class Standing:
         elif entry.kind == "promote":
             self.promote = entry
             self.promoted = entry if self.soaking else None
+        elif entry.kind == "superseded":
+            self.superseded = entry
         elif entry.kind == "approve":
             self.approvals.append(entry)
         elif entry.kind == "started":
             self.run, self.end, self.wave, self.gate, self.halted, self.abort, self.promote = entry, None, None, None, None, None, None
-            self.outage = self.recovered = self.promoted = None
+            self.outage = self.recovered = self.promoted = self.superseded = None
             self.wave_states = {}
             self.soaks = dict(entry.data.get("soaks") or {})
             self.plans.add(self.plan)
@@ -105,6 +108,11 @@ class Standing:
             self.wave, self.gate = entry, None
             place = ring, int(entry.data.get("wave") or 0)
             self.wave_states[place] = "stopped" if state == "judged" and self.halted else state
+
+    @property
+    def release(self) -> str:
+        """The name of the release, by which one run at a time has it; where no run began, nobody has."""
+        return str((self.run.data.get("release") or {}).get("name") or self.rollout) if self.run else self.rollout
 
     @property
     def at_work(self) -> bool:
@@ -156,6 +164,12 @@ def told(entry: Entry) -> str:
     """Who, when and why, in one line."""
     why = f": {entry.data['why']}" if entry.data.get("why") else ""
     return f"{entry.who}{why}"
+
+
+def by_whom(superseded: Entry) -> str:
+    """By which version, when and by whom."""
+    newer = superseded.data.get("release") or {}
+    return f"by {newer.get('name')}-{newer.get('version')} at {stamp(superseded.at)}, of {superseded.who}"
 
 
 def standing_of(entries: Iterable[Entry], rollout: str = "") -> Standing | None:

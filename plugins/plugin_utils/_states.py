@@ -84,4 +84,5 @@ class Halt(str, Enum):
     GATE = "gate"
     ABORTED = "aborted"
     STOPPED = "stopped"
+    SUPERSEDED = "superseded"
     WAITING = "waiting"

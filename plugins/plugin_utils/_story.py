@@ -36,6 +36,7 @@ HALTS = {
     Halt.GATE: "a gate says that it may not go on",
     Halt.STALLED: "no host came any further for longer than progress_deadline",
     Halt.STOPPED: "an operator aborted it",
+    Halt.SUPERSEDED: "another version took its place",
     Halt.WAITING: "it waits",
     Halt.UNPROVEN: "no host of the wave proved the release, so it goes no further",
 }
@@ -276,8 +277,8 @@ def _wave_hosts(plan: Plan, event: Event) -> tuple[str, ...]:
     return next(each.waves[event.wave - 1] for each in plan.rings if each.ring.name == event.ring)
 
 
-def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Commands, exit_code: int) -> list[str]:
-    """The last lines of a rollout: how it ended, which host, which check, what was restored, how to go on."""
+def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Commands, exit_code: int, superseded: str = "") -> list[str]:
+    """The last lines of a rollout: how it ended, which host, which check, what was restored, how to go on. superseded: by which version, when and by whom."""
     by_state: dict[State, list[str]] = {}
     for host, state in conductor.states().items():
         by_state.setdefault(state, []).append(host)
@@ -286,6 +287,8 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
         lines = [f"ROLLOUT INTERRUPTED: {label}: hosts in change have their own record; the next upgrade settles them first"]
     elif conductor.halt is Halt.WAITING and not exit_code:
         lines = [f"ROLLOUT WAITS: {label}: {clean(conductor.paused, LONGEST)}", f"  to go on when that is over: {commands.same()}"]
+    elif conductor.halt is Halt.SUPERSEDED:
+        lines = [f"ROLLOUT SUPERSEDED: {label}: {clean(superseded)}; what was not committed went back, committed hosts stay"]
     elif conductor.halt is not None:
         which = f" ({conductor.exceeded})" if conductor.exceeded and conductor.halt in SAY_WHICH else ""
         lines = [f"ROLLOUT HALTED: {label}: {HALTS[conductor.halt]}{which}"]
@@ -312,7 +315,8 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
     if exit_code:
         lines.append(f"  to see more: {commands.other('status')}")
-        lines.append(f"  to go on, with the cause mended: {commands.same()}")
+        how = "all the same, which supersedes the other version: " if superseded else "with the cause mended: "
+        lines.append(f"  to go on, {how}{commands.same()}{' -e rollout_replan=true' if superseded else ''}")
     lines.append(f"  exit code: {exit_code}")
     return lines
 

@@ -59,7 +59,7 @@ def verb(path: Path, kind: str) -> tuple[float, float]:
 
 def replay(path: Path) -> tuple[float, float]:
     began, cpu = time.perf_counter(), time.process_time()
-    Journal(LedgerFile(str(path), WHO, time.time), ROLLOUT, time.monotonic).open()
+    Journal(LedgerFile(str(path), WHO, time.time), *ROLLOUT.split("-"), time.monotonic).open()
     return time.perf_counter() - began, time.process_time() - cpu
 
 

@@ -128,7 +128,7 @@ def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_
     faster = open_ledger(place, "bob on ctl2, pid 7")
     list(faster.entries())
     server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
-    eventually(faster.lease("shop-2.0").take, first)
+    eventually(faster.lease("shop").take, first)
     faster.append([Event("started", "shop-2.0", {})])
     (hosts.root / "go").touch()
     eventually(lambda: len(said(place, "host")) == 1, first)

@@ -47,7 +47,7 @@ class World:
         self.place, self.now, self.told = place, 1000.0, []
         ring = Ring("standard", "standard", **policy)
         self.conductor = Conductor(Plan(Release("shop", "2.0", ()), (RingPlan(ring, waves),)))
-        journal = Journal(LedgerFile(str(place), "ada", self.clock), "shop-2.0", self.clock)
+        journal = Journal(LedgerFile(str(place), "ada", self.clock), "shop", "2.0", self.clock)
         journal.open()
         self.decisions = Decisions(
             self.conductor, journal, self.tell, max_wait, self.clock, self.clock, {"standard": gates} if gates else {}, "p1", "ada"
@@ -281,6 +281,47 @@ def test_while_hosts_are_asked_verbs_are_heard_and_nothing_waits_for_gates_or_ti
     found.now += 1
     found.decisions.attend(False)
     assert found.conductor.halt is Halt.STOPPED
+
+
+NEWER = {"name": "shop", "version": "2.1"}
+
+
+@pytest.mark.parametrize(
+    "policy, hold, states",
+    [
+        ({"soak": 1000.0}, False, {"a": "restored", "b": "waiting"}),
+        ({"soak": 1000.0}, True, {"a": "restored", "b": "waiting"}),
+        ({"soak": 1000.0, "on_failure": "hold", "commit": "host"}, False, {"a": "committed", "b": "waiting"}),
+    ],
+    ids=["soaks", "is held and soaks", "committed its host"],
+)
+def test_what_is_superseded_restores_what_is_not_committed_and_ends(world, policy, hold, states):
+    found = world(("a",), ("b",), **policy)
+    found.steps(3)
+    if hold:
+        found.decide("hold")
+        found.step()
+    found.decide("superseded", release=NEWER)
+    found.steps(2)
+    states = {host: "held" if state == "waiting" else state for host, state in states.items()}
+    assert (found.conductor.finished, found.conductor.halt, found.states()) == (True, Halt.SUPERSEDED, states)
+    assert any(line.startswith("superseded by shop-2.1 at ") for line in found.told)
+
+
+def test_what_waits_at_a_gate_or_asks_its_hosts_ends_when_it_is_superseded(world):
+    found = world(("a",), gates=[Says(HOLD)])
+    found.step()
+    found.decide("superseded", release=NEWER)
+    found.steps(2)
+    assert (found.conductor.halt, found.states()) == (Halt.SUPERSEDED, {"a": "held"})
+
+
+def test_hosts_are_still_asked_when_the_rollout_is_superseded(world):
+    found = world(("a",))
+    found.now += 1
+    found.decide("superseded", release=NEWER)
+    found.decisions.attend(False)
+    assert found.conductor.halt is Halt.SUPERSEDED
 
 
 def test_a_rollout_of_nobody_is_aborted_without_a_word(world):

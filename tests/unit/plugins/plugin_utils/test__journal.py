@@ -40,7 +40,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def journal(place, clock):
-    found = Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop-2.0", clock)
+    found = Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "2.0", clock)
     found.open()
     return found
 
@@ -55,7 +55,7 @@ def elsewhere(place):
     code = """if True:
         import sys
         from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
-        print(LeaseFile(sys.argv[1], "shop-2.0").take(), flush=True)
+        print(LeaseFile(sys.argv[1], "shop").take(), flush=True)
         sys.stdin.read()"""
     with subprocess.Popen([sys.executable, "-c", code, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "True\n"
@@ -63,9 +63,9 @@ def elsewhere(place):
         process.kill()
 
 
-def at_work(place, who="bob on ctl2, pid 7, job 12", run="ctl2/b/n/7/1"):
+def at_work(place, who="bob on ctl2, pid 7, job 12", run="ctl2/b/n/7/1", version="2.0"):
     """What the ledger says of that run."""
-    LedgerFile(str(place), who, lambda: 60.0).append([Event("started", "shop-2.0", {"run": run})])
+    LedgerFile(str(place), who, lambda: 60.0).append([Event("started", f"shop-{version}", {"run": run, "release": {"name": "shop", "version": version}})])
 
 
 class Sleeps(Clock):
@@ -81,8 +81,30 @@ class Sleeps(Clock):
 
 
 def opened(place, clock):
-    found = Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop-2.0", clock, clock.sleep)
+    found = Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "2.0", clock, clock.sleep)
     found.open()
+    return found
+
+
+class Judge:
+    """What must be judged before anybody is told."""
+
+    def __init__(self, place):
+        self.place, self.saw = place, []
+
+    def __call__(self):
+        self.saw.append(kinds(self.place))
+
+
+def newer(place, clock, wait=60.0, version="2.1"):
+    """A journal of a newer version, what its people read, and what was in the ledger when it was judged."""
+    told, judge = [], Judge(place)
+    found = Journal(LedgerFile(str(place), "ada", lambda: 90.0), "shop", version, clock, clock.sleep)
+    try:
+        found.open(judge, "ada", wait, told.append)
+    finally:
+        found.told, found.judged = told, judge.saw
+        newer.last = found
     return found
 
 
@@ -176,7 +198,7 @@ def test_a_ledger_that_is_edited_under_a_run_is_trouble_and_in_the_beginning_the
     assert journal.listen() == []
     assert "line 2 says that it is line 7" in journal.trouble
     with pytest.raises(BrokenChain):
-        Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop-2.0", clock).open()
+        Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "2.0", clock).open()
 
 
 def test_what_the_conductor_tells(journal, place):
@@ -225,12 +247,12 @@ def test_the_rollout_is_free_when_its_run_is_killed(place, elsewhere):
     at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")
     journal = opened(place, Sleeps(lambda: elsewhere.kill() or elsewhere.wait()))
     journal.close()
-    assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop-2.0").taken()
+    assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop").taken()
 
 
 def test_another_rollout_of_the_same_ledger_is_free(place, clock, elsewhere):
     ledger = LedgerFile(str(place), "ada", lambda: 0.0)
-    journal = Journal(ledger, "other-1.0", clock)
+    journal = Journal(ledger, "other", "1.0", clock)
     journal.open()
     assert journal.flush()
     assert not journal.trouble
@@ -253,7 +275,7 @@ def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_n
     ledger = LedgerFile(str(place), "ada", lambda: 0.0)
     lease = Lost()
     ledger.lease = lambda rollout: lease
-    journal = Journal(ledger, "shop-2.0", clock)
+    journal = Journal(ledger, "shop", "2.0", clock)
     journal.open()
     lease.held = False
     clock.now += LISTEN
@@ -277,7 +299,7 @@ def test_a_run_that_does_not_listen_says_now_and_then_that_it_is_there(place, cl
     """As while hosts are asked: a session without a word would be taken for one that hangs."""
     ledger, lease = LedgerFile(str(place), "ada", lambda: 0.0), Lost()
     ledger.lease = lambda rollout: lease
-    journal = Journal(ledger, "shop-2.0", clock)
+    journal = Journal(ledger, "shop", "2.0", clock)
     journal.open()
     for _second in range(200):
         clock.now += 1
@@ -288,3 +310,81 @@ def test_a_run_that_does_not_listen_says_now_and_then_that_it_is_there(place, cl
         journal.listen()
         journal.flush()
     assert lease.asked == 1 + 3
+
+
+def ends(place, elsewhere, version="2.0"):
+    """The run of the other version ends, as it does when it hears that it is superseded."""
+
+    def happens():
+        if "superseded" in kinds(place) and elsewhere.poll() is None:
+            LedgerFile(str(place), "bob", lambda: 0.0).append([Event("finished", f"shop-{version}", {"how": "halted"})])
+            elsewhere.kill()
+            elsewhere.wait()
+
+    return happens
+
+
+def test_a_newer_version_tells_the_older_one_once_waits_for_its_end_and_has_the_release(place, elsewhere):
+    at_work(place)
+    journal = newer(place, Sleeps(ends(place, elsewhere)))
+    assert kinds(place) == ["started", "superseded", "finished"]
+    assert journal.judged == [["started"], ["started", "superseded", "finished"]], "nobody is told before it is known that this one may begin"
+    assert "shop-2.0 is rolled out by another run, of bob on ctl2, pid 7, job 12, since 1970" in journal.told[0]
+    assert "60 s at most" in journal.told[0]
+    assert "shop-2.1 has its turn after" in journal.told[1]
+    (superseded,) = (entry for entry in LedgerFile(str(place), "", lambda: 0.0).entries() if entry.kind == "superseded")
+    assert (superseded.rollout, superseded.data) == ("shop-2.0", {"by": "ada", "release": {"name": "shop", "version": "2.1"}})
+    journal.close()
+
+
+def test_one_that_does_not_give_way_is_waited_for_no_longer_than_said(place, elsewhere):
+    at_work(place)
+    clock = Sleeps()
+    with pytest.raises(Taken, match=r"it was told at 1970-01-01T00:01:30.000Z that shop-2.1 supersedes it, and has not ended within 60 s"):
+        newer(place, clock)
+    assert 60 <= clock.now - 100 < 61
+    assert kinds(place) == ["started", "superseded"]
+
+
+def test_one_that_waits_is_superseded_itself(place, elsewhere):
+    at_work(place)
+
+    def another():
+        if kinds(place)[-1] == "superseded":
+            LedgerFile(str(place), "eve", lambda: 0.0).append([Event("superseded", "shop-2.1", {"release": {"name": "shop", "version": "2.2"}})])
+
+    with pytest.raises(Taken, match=r"shop-2.1 was superseded by shop-2.2 at .*, of eve, while it waited"):
+        newer(place, Sleeps(another))
+    elsewhere.kill()
+    elsewhere.wait()
+    journal = newer(place, Sleeps(), version="2.3")
+    assert [entry.rollout for entry in LedgerFile(str(place), "", lambda: 0.0).entries() if entry.kind == "superseded"] == ["shop-2.0", "shop-2.1", "shop-2.2"]
+    journal.close()
+
+
+def test_one_whose_run_died_is_superseded_without_a_wait_and_one_that_waits_for_its_next_run_too(place):
+    at_work(place)
+    clock = Sleeps()
+    journal = newer(place, clock)
+    assert (clock.now, journal.told, kinds(place)) == (100.0, [], ["started", "superseded"])
+    journal.close()
+
+
+def test_a_hold_of_what_is_superseded_holds_the_newer_one_from_its_beginning(place):
+    at_work(place)
+    other(place, "hold")
+    journal = newer(place, Sleeps())
+    assert "shop-2.0 was held by bob" in journal.standing.hold.data["why"]
+    journal.close()
+
+
+def test_nobody_is_told_by_one_that_must_not_begin(place, elsewhere):
+    at_work(place)
+
+    def judge():
+        raise ValueError("not newer")
+
+    clock = Sleeps()
+    with pytest.raises(ValueError, match="not newer"):
+        Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "1.9", clock, clock.sleep).open(judge, "ada", 60.0)
+    assert kinds(place) == ["started"]

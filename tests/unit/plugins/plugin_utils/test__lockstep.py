@@ -211,8 +211,9 @@ def test_a_batch_of_which_nobody_is_to_commit_does_not_soak():
         ("abort", {"then": "restore"}, {"a": State.RESTORED, "b": State.HELD}, 60),
         ("abort", {"then": "keep"}, {"a": State.COMMITTED, "b": State.HELD}, 60),
         ("hold", {}, {"a": State.COMMITTED, "b": State.HELD}, 260),
+        ("superseded", {}, {"a": State.RESTORED, "b": State.HELD}, 60),
     ],
-    ids=["promote", "abort and restore", "abort and keep", "hold"],
+    ids=["promote", "abort and restore", "abort and keep", "hold", "superseded"],
 )
 def test_what_operators_decide_is_heard_in_a_soak(kind, data, states, seconds):
     def attend(world):
@@ -221,6 +222,8 @@ def test_what_operators_decide_is_heard_in_a_soak(kind, data, states, seconds):
             world.standing.hear(Entry(Head(1, "0" * 64), kind, "shop-2.0", "ada", 0.0, data))
             if kind == "abort":
                 world.conductor.stop(data["then"] == "keep", world.now)
+            elif kind == "superseded":
+                world.conductor.stop(False, world.now, Halt.SUPERSEDED)
         world.conductor.paused = "held" if world.standing.hold else ""
         if world.now > 250:
             world.conductor.give_way(world.now)

@@ -36,6 +36,7 @@ HOLD = event("hold", why="a sale")
 OUTAGE = event("outage", why="check web fails on h3 too")
 HALTS, GIVES_WAY = (event("halted", ring="early", wave=1, why=why) for why in ("failures", "waiting"))
 GATE = event("gate", ring="early", wave=1, verdict="hold", why="waits for 1 approval")
+NEWER = event("superseded", release={"name": "shop", "version": "2.1"})
 REASONS = [
     ((), Reason.NOT_STARTED, "no run of it is in the ledger"),
     ((STARTED,), Reason.RUNNING, "the hosts are asked, by ada"),
@@ -64,6 +65,8 @@ REASONS = [
     ((STARTED, event("finished", how="interrupted")), Reason.HALTED, "the last run was interrupted at 1970-01-01T00:00:00.000Z"),
     ((STARTED, event("finished", how="failed")), Reason.NOT_EVERYWHERE, "some hosts are left"),
     ((STARTED, event("finished", how="ok"), STARTED), Reason.RUNNING, "the hosts are asked"),
+    ((STARTED, WAVE, NEWER), Reason.SUPERSEDED, "superseded by shop-2.1 at 1970-01-01T00:00:00.000Z, of ada on ctl1, pid 7; its run by ada on ctl1"),
+    ((STARTED, NEWER, STARTED), Reason.RUNNING, "the hosts are asked"),
 ]
 
 
@@ -97,6 +100,8 @@ TOGETHER = [
     ("held, waited", (STARTED, HOLD, event("finished", how="waiting", paused="held")), False, [Reason.HELD, Reason.WAITING]),
     ("held, some are left", (STARTED, HOLD, event("finished", how="failed")), False, [Reason.HELD, Reason.NOT_EVERYWHERE]),
     ("held, done", (STARTED, event("finished", how="ok"), HOLD), False, [Reason.HELD, Reason.DONE]),
+    ("superseded, held, halted", (STARTED, HOLD, HALTS, NEWER), False, [Reason.SUPERSEDED]),
+    ("superseded, died", (STARTED, WAVE, NEWER), True, [Reason.SUPERSEDED]),
     ("held before it began", (HOLD,), False, [Reason.HELD, Reason.NOT_STARTED]),
 ]
 

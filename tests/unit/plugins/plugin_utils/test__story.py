@@ -14,7 +14,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import C
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._plan import Plan, RingPlan
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Release, Ring, Spread
-from ansible_collections.onprem.rollout.plugins.plugin_utils._states import State
+from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, State
 
 PLAN = Plan(Release("shop", "2.0", ()), (RingPlan(Ring("early", "all", (1, 2)), (("a",), ("b", "c"))),), {"d": "audit"})
 
@@ -152,6 +152,19 @@ def test_an_interrupted_rollout_says_what_it_leaves_behind():
     for part in ("ROLLOUT INTERRUPTED", "still being put back, settled by the next upgrade: a: web: saw 500",
                  "in change, settled by the next upgrade: 2 hosts: b, c", "exit code: 99"):  # fmt: skip
         assert part in text
+
+
+def test_the_verdict_of_what_was_superseded_says_by_what_and_how_to_go_on_all_the_same():
+    conductor = Conductor(PLAN)
+    conductor.tick(0)
+    conductor.stop(False, 1, Halt.SUPERSEDED)
+    conductor.tick(1)
+    conductor.ended("a", State.RESTORED, 2)
+    conductor.tick(2)
+    commands = Commands(["/bin/ansible-playbook", "onprem.rollout.upgrade"], ["onprem.rollout.upgrade"])
+    lines = _story.verdict_lines(conductor, runs(a=run(reverted=True)), commands, 2, "by shop-2.1 at noon, of ada")
+    assert lines[0] == "ROLLOUT SUPERSEDED: shop 2.0: by shop-2.1 at noon, of ada; what was not committed went back, committed hosts stay"
+    assert "  to go on, all the same, which supersedes the other version: ansible-playbook onprem.rollout.upgrade -e rollout_replan=true" in lines
 
 
 def test_the_verdict_tells_who_runs_the_new_release_uncommitted_from_who_was_never_started():
