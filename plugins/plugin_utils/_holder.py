@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from collections.abc import Mapping
 from typing import Any
+
+FIRST_NAMESPACE = "4026531836"  # of processes, the machine's own: a constant of Linux
+MACHINE_ID_FILE = "/etc/machine-id"
+MACHINE_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def holder(host: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -30,26 +35,34 @@ def holder(host: str, variables: Mapping[str, Any] | None = None) -> dict[str, A
 
 def run_of(pid: int) -> str:
     """The run of ansible-playbook with this process, for is_gone() and is_alive()."""
-    return f"{controller()}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}"
+    return f"{controller()}/{boot_id()}/{pid_namespace()}/{pid}/{started(pid)}/{machine_id()}"
 
 
 def is_gone(other: Mapping[str, Any]) -> bool:
-    """True only when that run is known to have ended: it ran on this machine, and its process is no more."""
-    parts = str(other.get("run", "")).partition("#")[0].split("/")
-    if len(parts) != 5 or parts[0] != socket.gethostname() or not parts[3].isdigit():
+    """True only when that run is known to have ended: it ran on this machine, and that booted since, or its process is no more.
+
+    Another boot of a machine of this name may be another machine, unless both are known by their machine-id.
+    """
+    parts = _parts(other)
+    if not parts or not parts[1] or not boot_id():
         return False
-    boot, namespace, pid, start = parts[1], parts[2], int(parts[3]), parts[4]
-    if not boot or not boot_id() or (boot == boot_id() and namespace != pid_namespace()):
-        return False
-    return boot != boot_id() or started(pid) != start
+    _name, boot, namespace, pid, start, machine = parts
+    if boot != boot_id():
+        return machine == machine_id() != ""
+    return namespace == pid_namespace() and started(int(pid)) != start
 
 
 def is_alive(other: Mapping[str, Any]) -> bool:
     """True only when that run is known to go on: it runs on this machine."""
+    parts = _parts(other)
+    return bool(parts and boot_id()) and parts[1:3] == [boot_id(), pid_namespace()] and started(int(parts[3])) == parts[4] != ""
+
+
+def _parts(other: Mapping[str, Any]) -> list[str]:
+    """What L(run_of) put together on a machine of this name; nothing of others. Records from before machine ids were told have none."""
     parts = str(other.get("run", "")).partition("#")[0].split("/")
-    if len(parts) != 5 or parts[:3] != [socket.gethostname(), boot_id(), pid_namespace()] or not parts[3].isdigit():
-        return False
-    return bool(boot_id()) and started(int(parts[3])) == parts[4] != ""
+    parts += [""] if len(parts) == 5 else []
+    return parts if len(parts) == 6 and parts[0] == controller() and parts[3].isdigit() else []
 
 
 def describe(other: Mapping[str, Any]) -> str:
@@ -64,6 +77,18 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def machine_id() -> str:
+    """Which machine this is; nothing where that is not known, as in a container, which has the id of its image, if any."""
+    if pid_namespace() != FIRST_NAMESPACE:
+        return ""
+    try:
+        with open(MACHINE_ID_FILE, encoding="ascii", errors="replace") as file:
+            found = file.read().strip()
+    except OSError:
+        return ""
+    return found if MACHINE_ID.match(found) else ""
 
 
 def pid_namespace() -> str:

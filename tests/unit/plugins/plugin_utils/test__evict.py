@@ -13,7 +13,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._evict import refus
 
 ELSEWHERE = {"run": "ctl9/boot/ns/7/1#web1", "user": "ada", "controller": "ctl9", "pid": 7, "job": "12"}
 HERE = {**ELSEWHERE, "run": f"{_holder.run_of(os.getpid())}#web1"}
-GONE = {**ELSEWHERE, "run": f"{_holder.run_of(os.getpid()).rpartition('/')[0]}/1#web1"}
+GONE = {**ELSEWHERE, "run": "/".join([*_holder.run_of(os.getpid()).split("/")[:4], "1", ""]) + "#web1"}
 
 
 def told(holder=ELSEWHERE, left=600, **changes):

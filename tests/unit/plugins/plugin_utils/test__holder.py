@@ -14,7 +14,8 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils import _holder
 
 
 def run_of(process: int, **changes: str) -> dict[str, str]:
-    parts = dict(zip(("host", "boot", "namespace", "pid", "start"), _holder.holder("web1")["run"].partition("#")[0].split("/"), strict=True))
+    parts = dict(zip(("host", "boot", "namespace", "pid", "start", "machine"), _holder.holder("web1")["run"].partition("#")[0].split("/"), strict=True))
+    changes.pop("left", None) and parts.pop("machine")
     parts |= {"pid": str(process), "start": _holder.started(process), **changes}
     return {"run": "/".join(parts.values())}
 
@@ -33,8 +34,20 @@ def test_a_run_is_gone_when_its_process_is():
     assert (_holder.is_gone(other), _holder.is_alive(other)) == (True, False)
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine that is known by its id, which a container is not."""
+    monkeypatch.setattr(_holder, "machine_id", lambda: MACHINE)
+
+
+MACHINE = "0123456789abcdef" * 2
 CASES = [
     ("the machine booted again", {"boot": "another"}, True),
+    ("another machine of the same name", {"boot": "another", "machine": "f" * 32}, False),
+    ("nobody knows whether it is the same machine", {"boot": "another", "machine": ""}, False),
+    ("an older record, of another boot", {"boot": "another", "left": "out"}, False),
+    ("an older record, of a process that is no more", {"start": "1", "left": "out"}, True),
+    ("a machine that got another id since its boot", {"start": "1", "machine": "f" * 32}, True),
     ("the pid is somebody else's by now", {"start": "1"}, True),
     ("another machine", {"host": "elsewhere"}, False),
     ("another container of this machine", {"namespace": "1"}, False),
@@ -47,6 +60,25 @@ CASES = [
 def test_only_what_is_known_to_be_gone_is_gone(name, changes, gone):
     assert _holder.is_gone(run_of(os.getpid(), **changes)) is gone
     assert not _holder.is_alive(run_of(os.getpid(), **changes))
+
+
+def test_an_older_record_of_a_run_that_goes_on_is_understood():
+    assert _holder.is_alive(run_of(os.getpid(), left="out"))
+    assert not _holder.is_gone(run_of(os.getpid(), left="out"))
+
+
+def test_no_machine_is_known_by_the_id_of_an_image_or_by_none(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(_holder, "MACHINE_ID_FILE", str(tmp_path / "machine-id"))
+
+    def found(namespace, content):
+        monkeypatch.setattr(_holder, "pid_namespace", lambda: namespace)
+        (tmp_path / "machine-id").write_text(content)
+        return _holder.machine_id()
+
+    assert found("4026531836", f"{MACHINE}\n") == MACHINE
+    assert found("4026532000", f"{MACHINE}\n") == ""
+    assert (found("4026531836", "uninitialized\n"), found("4026531836", "")) == ("", "")
 
 
 @pytest.mark.parametrize("other", [{}, {"run": ""}, {"run": None}, {"run": "a/b"}])
