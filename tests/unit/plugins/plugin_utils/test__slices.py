@@ -13,7 +13,16 @@ JOB = {"awx_job_id": 7, "awx_job_template_name": "upgrade", "tower_job_template_
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, JOB, {**JOB, "awx_workflow_job_name": "releases"}, {"job_slice_count": 1}, {"awx_job_slice_count": "1"}, {"awx_workflow_job_name": ""}],
+    [
+        {},
+        JOB,
+        {**JOB, "awx_workflow_job_name": "releases", "awx_job_launch_type": "workflow"},
+        {**JOB, "awx_workflow_job_name": "upgrade", "job_slice_count": 1},
+        {**JOB, "awx_workflow_job_name": "upgrade", "awx_job_launch_type": "manual"},
+        {"job_slice_count": 1},
+        {"awx_job_slice_count": "1"},
+        {"awx_workflow_job_name": ""},
+    ],
 )
 def test_a_whole_job_is_let_in(variables):
     assert slice_problems(variables) == []
@@ -23,6 +32,7 @@ def test_a_whole_job_is_let_in(variables):
     "variables, where",
     [
         ({**JOB, "awx_workflow_job_name": "upgrade"}, "awx_workflow_job_name"),
+        ({**JOB, "awx_workflow_job_name": "upgrade", "awx_job_launch_type": "workflow"}, "awx_workflow_job_name"),
         ({**JOB, "tower_workflow_job_name": "upgrade"}, "tower_workflow_job_name"),
         ({"awx_job_slice_count": 3}, "awx_job_slice_count"),
         ({"tower_job_slice_count": "2"}, "tower_job_slice_count"),
