@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
             standing = standing_of(ledger.entries(), standing.rollout) or standing
         rollout, nothing = standing.rollout, settled(verb, standing, options["then"])
         nothing = nothing or (approved(options, standing, user, time.time()) if verb == "approve" else "")
-        refused = "" if nothing else refusal(verb, standing, lambda run: _holder.is_gone(run) or not ledger.lease(standing.release).taken(), options["then"])
+        refused = "" if nothing else refusal(verb, standing, lambda run: _has_ended(run, ledger, standing.release), options["then"])
         if not rollout:
             raise AnsibleActionFail(f"{ledger.name} knows of no rollout. Give the release, or the right rollout_ledger")
         if refused:
@@ -75,6 +75,11 @@ class ActionModule(ActionBase):
             ledger.append([event])
         display.display(said)
         return {"changed": not nothing, "rollout": rollout, "msg": said}
+
+
+def _has_ended(run: Mapping[str, Any], ledger: Ledger, release: str) -> bool:
+    """Whether a run that did not say so ended: its process is gone, or nobody has the release and it is not known to live."""
+    return _holder.is_gone(run) or not (ledger.lease(release).taken() or _holder.is_alive(run))
 
 
 def who_has(ledger: Ledger, standing: Standing) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Co
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core_input import PlayInput
 from ansible_collections.onprem.rollout.plugins.plugin_utils._decisions import Decisions
-from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_gone
+from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import is_alive, is_gone
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Ledger, LedgerError, stamp
@@ -73,6 +73,7 @@ class Account:
     def _take_in(self, core: PlayInput, engine: str) -> None:
         """Everything that this run is told; an AnsibleError with all that is wrong with it."""
         self._core = core
+        self._listens = engine == "staged"
         self._inputs, problems = _inputs.read(core, engine)
         if problems:
             raise AnsibleError(render(problems))
@@ -157,7 +158,7 @@ class Account:
                 anchors = {host: head for host, run in runs.items() if (head := anchor_of(run.record))}
                 self._sound, lines = audit(ledger.name, ledger.entries(), anchors)
             self._standing, free = self._stands(ledger, rollout)
-            found, self._digest = reasons(self._standing, lambda run: free or is_gone(run)), self._standing.plan
+            found, self._digest = reasons(self._standing, lambda run: is_gone(run) or (free and not is_alive(run))), self._standing.plan
         except (LedgerError, BrokenChain) as error:
             found = {Reason.LEDGER: f"the ledger {ledger.name} cannot be believed: {error}; ask the verb audit"}
         records = {host: run.record for host, run in runs.items()}
@@ -175,7 +176,7 @@ class Account:
         """The ledger, with the start of this run in it; a rollout that nobody could account for, or that is not the one that began, does not go on."""
         ledger, plan = self._open_ledger(), self._inputs.plan
         by = _ledgers.user(self._core.variables(self._core.hosts[0]))
-        journal, inputs = Journal(ledger, plan.release.name, plan.release.version, time.monotonic), inputs_of(plan, release)
+        journal, inputs = Journal(ledger, plan.release.name, plan.release.version, time.monotonic, listens=self._listens), inputs_of(plan, release)
         try:
             journal.open(lambda: self._judge(journal, inputs), by, self._inputs.supersede_wait, self._say)
         except (LedgerError, BrokenChain) as error:

@@ -37,16 +37,18 @@ class Taken(LedgerError):
 class Journal:
     """clock: any clock in seconds that never runs backwards.
 
-    head: of the last event that is written.
+    head: of the last event that is written. listens: whether it is asked to listen all the while, and not only between batches.
     """
 
-    def __init__(self, ledger: Ledger, name: str, version: str, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, ledger: Ledger, name: str, version: str, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep, listens: bool = True
+    ) -> None:
         self.versions = Versions(name, version)
         self.standing = self.versions.own
         self.head: Head = START
         self._unwritten = self._unheard = self._untaken = ""
         self._ledger = ledger
-        self._lease = ledger.lease(name)
+        self._lease = ledger.lease(name, listens)
         self._run = _holder.run_of(os.getpid())
         self._clock = clock
         self._sleep = sleep
@@ -215,6 +217,6 @@ class Journal:
     def _keep(self) -> None:
         """Take the rollout again, which may have been lost, as with the connection to a database."""
         try:
-            self._untaken = "" if self._lease.take() else self._by()
+            self._untaken = "" if self._lease.take() else f"{self._by()}; this one lost it with {self._lease.tied_to}"
         except LedgerError as error:
             self._untaken = str(error)

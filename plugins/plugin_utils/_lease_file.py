@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lease of a rollout whose ledger is a file: a lock on a file next to that.
+"""The lease of a release whose ledger is a file: a lock on a file next to that.
 
 A lock of fcntl and not of flock: a worker that outlives a killed ansible-playbook inherits the latter, and would keep the rollout.
 """
@@ -20,17 +20,24 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Ledg
 
 
 class LeaseFile:
-    """ledger: the path of the ledger's file."""
+    """ledger: the path of the ledger's file. A lock whose file somebody takes away is lost, and is made anew when it is taken again."""
 
-    def __init__(self, ledger: str, rollout: str) -> None:
-        self._path = f"{ledger}.{slug(rollout)}.lease"
+    def __init__(self, ledger: str, release: str) -> None:
+        self._path = f"{ledger}.{slug(release)}.lease"
         self._fd: int | None = None
+        self.tied_to = f"its lock {self._path}, which was taken away"
 
     @property
     def held(self) -> bool:
-        return self._fd is not None
+        try:
+            return self._fd is not None and _is_at(self._fd, self._path)
+        except OSError:
+            return False
 
     def take(self) -> bool:
+        if self._fd is not None and not self.held:
+            os.close(self._fd)
+            self._fd = None
         try:
             os.makedirs(os.path.dirname(self._path) or ".", 0o700, exist_ok=True)
             while self._fd is None:
@@ -47,7 +54,7 @@ class LeaseFile:
         return True
 
     def taken(self) -> bool:
-        if self._fd is not None:  # to close the file a second time would give the lock away
+        if self.held:  # to close the file a second time would give the lock away
             return True
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -70,9 +77,9 @@ class LeaseFile:
         self._fd = None
 
 
-def slug(rollout: str) -> str:
-    """The name of a rollout as part of a file's name; two names never give the same."""
-    return f"{re.sub(r'[^A-Za-z0-9.+-]', '_', rollout)[:80]}-{hashlib.sha256(rollout.encode()).hexdigest()[:8]}"
+def slug(release: str) -> str:
+    """The name of a release as part of a file's name; two names never give the same."""
+    return f"{re.sub(r'[^A-Za-z0-9.+-]', '_', release)[:80]}-{hashlib.sha256(release.encode()).hexdigest()[:8]}"
 
 
 def _lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:

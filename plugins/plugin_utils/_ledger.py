@@ -93,8 +93,10 @@ class BrokenChain(Exception):
 class Lease(Protocol):
     """The right of one run to roll a release out, whatever version of it; it ends with the run's process, however that ends.
 
-    All but held may raise LedgerError.
+    All but held may raise LedgerError. tied_to: what it is lost with, for people.
     """
+
+    tied_to: str
 
     @property
     def held(self) -> bool:
@@ -115,6 +117,7 @@ class Ledger(Protocol):
     append() writes all of its events or none; newest_first() gives what entries() does from its end, the chain checked as far as it is read;
     news() gives what was written since it gave all there was, at first everything. Of events of the kind C(bare) it gives head and kind alone, and
     newest_first() nothing: they are only proven.
+    lease(): of a run that listens all the while, so that one that asks nothing hangs, or of one that does not.
     """
 
     name: str
@@ -124,7 +127,7 @@ class Ledger(Protocol):
     def entries(self) -> Iterator[Entry]: ...
     def newest_first(self, bare: str = "") -> Iterator[Entry]: ...
     def news(self, bare: str = "") -> Iterator[Entry]: ...
-    def lease(self, release: str) -> Lease: ...
+    def lease(self, release: str, listens: bool = True) -> Lease: ...
 
 
 def line_of(before: Head, event: Event, who: str, at: float) -> str:

@@ -131,8 +131,8 @@ class LedgerFile:
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
-    def lease(self, rollout: str) -> LeaseFile:
-        return LeaseFile(os.path.realpath(self.name), rollout)  # whatever name the ledger is given by
+    def lease(self, release: str, listens: bool = True) -> LeaseFile:
+        return LeaseFile(os.path.realpath(self.name), release)  # whatever name the ledger is given by
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

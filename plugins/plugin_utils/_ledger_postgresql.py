@@ -169,8 +169,8 @@ class LedgerPostgresql:
             yield from (line for _number, line in rows)
             before, page = rows[-1][0] if rows else 0, PAGE
 
-    def lease(self, rollout: str) -> LeasePostgresql:
-        return LeasePostgresql(rollout, self._at_work, lambda: self._connection)
+    def lease(self, release: str, listens: bool = True) -> LeasePostgresql:
+        return LeasePostgresql(release, self._at_work, lambda: self._connection, listens)
 
     def _after(self, head: Head, bare: str = "") -> Iterator[Entry]:
         """A page at a time, so that nobody keeps a transaction open, however slowly this is read."""

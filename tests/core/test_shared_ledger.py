@@ -140,3 +140,31 @@ def test_a_second_run_is_refused_by_name_and_one_that_lost_the_rollout_with_its_
     result = hosts.finish(first)
     assert (result.rc, set(result.states.values())) == (0, {"committed"}), result.out
     assert "nobody new is let in: shop-2.0 is rolled out by another run, of bob on ctl2, pid 7, since 20" in " ".join(result.out.split())
+
+
+IMPATIENT = """
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _lease_postgresql
+
+_lease_postgresql.HUNG = 1
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME = 2.0, "aggregate", "impatient"
+"""
+
+
+def test_a_task_of_the_engine_linear_that_takes_longer_than_a_run_may_hang_does_not_lose_the_rollout(fleet, server, place):
+    hosts = fleet(standard=1)
+    (hosts.root / "callbacks").mkdir()
+    (hosts.root / "callbacks" / "impatient.py").write_text(IMPATIENT)
+    env = {"ANSIBLE_CALLBACK_PLUGINS": f"{hosts.root}/callbacks"}
+    process = hosts.start("onprem.rollout.upgrade", "-e", "rollout_engine=linear", env=env, rollout_payload="naps", nap=6, rollout_ledger=place)
+    eventually((hosts.root / "hosts" / "standard0" / "napping").exists, process)
+    lease = open_ledger(place, "a test").lease("shop")
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert lease.taken()
+        time.sleep(0.1)
+    result = hosts.finish(process)
+    assert (result.rc, result.states) == (0, {"standard0": "committed"}), result.out

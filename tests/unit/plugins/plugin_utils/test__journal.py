@@ -238,13 +238,13 @@ def test_a_run_that_has_just_begun_is_waited_for_to_say_who_it_is(place, elsewhe
 
 
 def test_a_run_that_says_nothing_is_refused_all_the_same(place, elsewhere):
-    at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")  # whoever that was is gone
+    at_work(place, run=f"{_holder.controller()}/{_holder.boot_id()}/{_holder.pid_namespace()}/1/1")  # whoever that was is gone
     with pytest.raises(Taken, match="is rolled out by another run"):
         opened(place, Sleeps())
 
 
 def test_the_rollout_is_free_when_its_run_is_killed(place, elsewhere):
-    at_work(place, run=f"{_holder.controller()}/another-boot/{_holder.pid_namespace()}/1/1")
+    at_work(place, run=f"{_holder.controller()}/{_holder.boot_id()}/{_holder.pid_namespace()}/1/1")
     journal = opened(place, Sleeps(lambda: elsewhere.kill() or elsewhere.wait()))
     journal.close()
     assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop").taken()
@@ -263,7 +263,7 @@ class Lost:
     """A lease that goes with a connection: held says whether it is there, others whether another run has it."""
 
     def __init__(self):
-        self.held, self.others, self.asked = False, False, 0
+        self.held, self.others, self.asked, self.tied_to = False, False, 0, "its session"
 
     def take(self):
         self.asked += 1
@@ -274,7 +274,7 @@ class Lost:
 def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_nobody_new_is_let_in(place, clock):
     ledger = LedgerFile(str(place), "ada", lambda: 0.0)
     lease = Lost()
-    ledger.lease = lambda rollout: lease
+    ledger.lease = lambda release, listens: lease
     journal = Journal(ledger, "shop", "2.0", clock)
     journal.open()
     lease.held = False
@@ -286,6 +286,7 @@ def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_n
     clock.now += LISTEN
     journal.listen()
     assert "is rolled out by another run, of bob on ctl2" in journal.trouble
+    assert "this one lost it with its session" in journal.trouble
     journal.note("host", host="web1")
     clock.now += GATHER
     assert journal.flush(at_once=True), "what happened is written all the same"
@@ -298,7 +299,7 @@ def test_a_lease_that_was_lost_is_taken_again_and_where_another_run_was_faster_n
 def test_a_run_that_does_not_listen_says_now_and_then_that_it_is_there(place, clock):
     """As while hosts are asked: a session without a word would be taken for one that hangs."""
     ledger, lease = LedgerFile(str(place), "ada", lambda: 0.0), Lost()
-    ledger.lease = lambda rollout: lease
+    ledger.lease = lambda release, listens: lease
     journal = Journal(ledger, "shop", "2.0", clock)
     journal.open()
     for _second in range(200):
@@ -388,3 +389,35 @@ def test_nobody_is_told_by_one_that_must_not_begin(place, elsewhere):
     with pytest.raises(ValueError, match="not newer"):
         Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "1.9", clock, clock.sleep).open(judge, "ada", 60.0)
     assert kinds(place) == ["started"]
+
+
+def test_a_run_that_lives_and_whose_lock_was_taken_away_is_not_run_beside_and_takes_it_again(place, elsewhere):
+    at_work(place, run=_holder.run_of(elsewhere.pid))
+    (lock,) = place.parent.glob("*.lease")
+    lock.unlink()
+    with pytest.raises(Taken, match="is rolled out by another run, of bob on ctl2"):
+        opened(place, Sleeps())
+    assert not LedgerFile(str(place), "", lambda: 0.0).lease("shop").taken(), "it is free for the run that lost it"
+    elsewhere.kill()
+    elsewhere.wait()
+    opened(place, Sleeps()).close()
+
+
+def test_a_lock_that_was_taken_away_is_made_anew_and_where_another_run_was_faster_nobody_new_is_let_in(place, clock, journal):
+    (lock,) = place.parent.glob("*.lease")
+    lock.unlink()
+    clock.now += LISTEN
+    journal.listen()
+    assert (lock.exists(), journal.trouble) == (True, "")
+    lock.unlink()
+    code = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as faster:
+        faster.stdout.readline()
+        clock.now += LISTEN
+        journal.listen()
+        assert f"this one lost it with its lock {lock}, which was taken away" in journal.trouble
+        faster.communicate()
+    clock.now += LISTEN
+    journal.listen()
+    assert journal.trouble == ""
+    journal.close()

@@ -105,8 +105,18 @@ def test_a_file_that_was_taken_away_is_not_taken_for_the_lock(ledger, others):
     assert lease.take()
     os.unlink(lease._path)
     assert other.ask("take") == "True"
+    assert (lease.held, lease.taken(), lease.take(), others().ask("take")) == (False, True, False, "False")
     lease.release()
     assert (others().ask("take"), lease.take()) == ("False", False)
+
+
+def test_a_lock_that_was_taken_away_is_made_anew_by_whom_it_was_taken_from(ledger, others):
+    lease = LeaseFile(str(ledger), "shop-2.0")
+    assert lease.take()
+    os.unlink(lease._path)
+    assert (lease.held, lease.taken()) == (False, False)
+    assert (lease.take(), lease.held, others().ask("take")) == (True, True, "False")
+    lease.release()
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):

@@ -145,6 +145,20 @@ def test_the_server_ends_a_session_that_hangs_or_whose_machine_is_gone(place):
     assert shown == [f"{HUNG // 60}min", "5", "5"]
 
 
+def test_a_run_that_does_not_listen_all_the_while_is_not_taken_for_one_that_hangs(server, place):
+    server.sql("alter role postgres set idle_session_timeout = '200ms'")
+    try:
+        ledger, watched = ledger_at(place), ledger_at(place)
+        lease, other = ledger.lease("shop", listens=False), watched.lease("other")
+        assert (lease.take(), other.take()) == (True, True)
+        watched._connection.execute("set idle_session_timeout = '200ms'")
+        eventually(lambda: not lease_at(place, "other").taken())
+        assert lease_at(place, "shop").taken()
+        assert (lease.take(), ledger._connection.execute("show idle_session_timeout").fetchone()[0]) == (True, "0")
+    finally:
+        server.sql("alter role postgres reset idle_session_timeout")
+
+
 def test_a_user_who_may_read_the_ledger_sees_whether_it_is_taken(server, place):
     lease = lease_at(place)
     assert lease.take()
