@@ -86,25 +86,11 @@ def opened(place, clock):
     return found
 
 
-class Judge:
-    """What must be judged before anybody is told."""
-
-    def __init__(self, place):
-        self.place, self.saw = place, []
-
-    def __call__(self):
-        self.saw.append(kinds(self.place))
-
-
 def newer(place, clock, wait=60.0, version="2.1"):
     """A journal of a newer version, what its people read, and what was in the ledger when it was judged."""
-    told, judge = [], Judge(place)
     found = Journal(LedgerFile(str(place), "ada", lambda: 90.0), "shop", version, clock, clock.sleep)
-    try:
-        found.open(judge, "ada", wait, told.append)
-    finally:
-        found.told, found.judged = told, judge.saw
-        newer.last = found
+    found.told, found.judged = [], []
+    found.open(lambda: found.judged.append(kinds(place)), "ada", wait, found.told.append)
     return found
 
 
@@ -363,31 +349,21 @@ def test_one_that_waits_is_superseded_itself(place, elsewhere):
     journal.close()
 
 
-def test_one_whose_run_died_is_superseded_without_a_wait_and_one_that_waits_for_its_next_run_too(place):
-    at_work(place)
-    clock = Sleeps()
-    journal = newer(place, clock)
-    assert (clock.now, journal.told, kinds(place)) == (100.0, [], ["started", "superseded"])
-    journal.close()
-
-
-def test_a_hold_of_what_is_superseded_holds_the_newer_one_from_its_beginning(place):
+def test_one_whose_run_died_is_superseded_without_a_wait_and_its_hold_holds_the_newer_one_from_its_beginning(place):
     at_work(place)
     other(place, "hold")
-    journal = newer(place, Sleeps())
+    clock = Sleeps()
+    journal = newer(place, clock)
+    assert (clock.now, journal.told, kinds(place)) == (100.0, [], ["started", "hold", "superseded", "hold"])
     assert "shop-2.0 was held by bob" in journal.standing.hold.data["why"]
     journal.close()
 
 
 def test_nobody_is_told_by_one_that_must_not_begin(place, elsewhere):
     at_work(place)
-
-    def judge():
-        raise ValueError("not newer")
-
     clock = Sleeps()
     with pytest.raises(ValueError, match="not newer"):
-        Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "1.9", clock, clock.sleep).open(judge, "ada", 60.0)
+        Journal(LedgerFile(str(place), "ada", lambda: 0.0), "shop", "1.9", clock, clock.sleep).open(lambda: int("not newer"), "ada", 60.0)
     assert kinds(place) == ["started"]
 
 
