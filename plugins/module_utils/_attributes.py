@@ -4,7 +4,6 @@
 
 """Extended attributes (POSIX ACLs, SELinux labels, capabilities among them) and the flags immutable and append-only."""
 
-import array
 import base64
 import contextlib
 import errno
@@ -19,7 +18,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tupl
 from ._errors import RolloutError
 
 LONG = struct.calcsize("l")
-EMPTY = [0] * (LONG // struct.calcsize("i"))  # the kernel writes an int, whatever the request says
+FLAGS = struct.Struct("i{0}x".format(LONG - struct.calcsize("i")))  # the kernel writes an int, whatever the request says
+NO_FLAGS = bytes(LONG)
 GET_FLAGS = 0x80006601 | LONG << 16
 SET_FLAGS = 0x40006602 | LONG << 16
 IMMUTABLE = 0x10
@@ -41,8 +41,10 @@ def read(place: Any) -> Dict[str, str]:
     found = {}
     for name in names:
         if _ours_to_set(name):
-            with contextlib.suppress(OSError):  # gone since, or of another name space than ours
+            try:
                 found[name] = base64.b64encode(os.getxattr(place, name)).decode("ascii")
+            except OSError:  # gone since, or of another name space than ours
+                continue
     return found
 
 
@@ -73,24 +75,22 @@ def handle(name: bytes, fd: int) -> Iterator[str]:
 
 def flags(fd: int) -> int:
     """Which of immutable and append-only an open file or directory has."""
-    value = array.array("i", EMPTY)
-    try:
-        fcntl.ioctl(fd, GET_FLAGS, value, True)
-    except OSError:
-        return 0  # a file system without flags
-    return value[0] & KEPT_FLAGS
+    return (_all_flags(fd) or 0) & KEPT_FLAGS
 
 
 def set_flags(fd: int, wanted: int) -> None:
     """Make immutable and append-only what is C(wanted); the other flags stay."""
-    value = array.array("i", EMPTY)
+    now = _all_flags(fd)
+    if now is not None and now & KEPT_FLAGS != wanted:
+        fcntl.ioctl(fd, SET_FLAGS, FLAGS.pack(now & ~KEPT_FLAGS | wanted))
+
+
+def _all_flags(fd: int) -> Optional[int]:
+    """None on a file system without flags."""
     try:
-        fcntl.ioctl(fd, GET_FLAGS, value, True)
+        return int(FLAGS.unpack(fcntl.ioctl(fd, GET_FLAGS, NO_FLAGS))[0])
     except OSError:
-        return
-    if value[0] & KEPT_FLAGS != wanted:
-        value[0] = value[0] & ~KEPT_FLAGS | wanted
-        fcntl.ioctl(fd, SET_FLAGS, value)
+        return None
 
 
 def lift(name: bytes, fd: int) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 
 from ._capture import HIDDEN, TICK, Capture, Rules, entry_of
 from ._errors import Refused, RolloutError
-from ._manifest import Entry, mark_of
+from ._manifest import Devices, Entry
 from ._objects import Objects, reflink
 from ._putback import Stored, Tally, put_back_from
 from ._putback import preview as compare
@@ -184,7 +184,7 @@ class Frozen:
     def __init__(self, name: str, known: List[Dict[str, Any]]) -> None:
         self._name = to_bytes(name)
         self._tops: List[Tuple[bytes, int]] = []
-        self._live: Dict[int, bytes] = {}
+        self.devices: Devices = {}
         try:
             for item in sorted(known, key=lambda item: -len(item["place"])):
                 self._open(to_bytes(item["place"]), item)
@@ -198,7 +198,7 @@ class Frozen:
             with _opened(place) as top, _hidden(top, place) as hidden:
                 fd = os.open(self._name, DIRECTORY, dir_fd=hidden)
                 self._tops.append((place, fd))
-                self._live[os.fstat(fd).st_dev] = b"%x" % os.fstat(top).st_dev
+                self.devices[os.fstat(fd).st_dev] = os.fstat(top).st_dev
                 found = dict(_identity(fd), place=known["place"])
         except (OSError, Refused) as error:
             raise RolloutError("The btrfs snapshot {0} is damaged or lost ({1}). Nothing was put back.".format(show(where), error), "damaged") from error
@@ -222,11 +222,6 @@ class Frozen:
                 inner = path[len(place.rstrip(b"/")) + 1 :]
                 return os.open(os.path.dirname(inner) or b".", DIRECTORY, dir_fd=fd), os.path.basename(inner) or b"."
         raise self.lost(path, {})
-
-    def mark_of(self, status: os.stat_result) -> bytes:
-        """The mark that the same thing has in the subvolume."""
-        device, rest = mark_of(status).split(b" ", 1)
-        return self._live.get(status.st_dev, device) + b" " + rest
 
     def _file(self, path: bytes) -> int:
         fd, name = self.at(path)
@@ -297,7 +292,7 @@ class Walk(Capture):
         self._wanted = list(wanted)
         self._frozen = frozen
         if frozen:
-            self._mark_of = frozen.mark_of
+            self._devices = frozen.devices
         if began is not None:
             self._sure_before = began - TICK
 
@@ -318,7 +313,7 @@ class Walk(Capture):
             return
         self.files += 1
         self.bytes += status.st_size
-        if self._unchanged(path, self._mark_of(status)):
+        if self._unchanged(path, status):
             return
         if self._writer is None:
             self.entries += 1

@@ -13,7 +13,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, S
 
 from . import _attributes
 from ._errors import Refused
-from ._manifest import UNSURE, Cursor, Entry, Writer, mark_of
+from ._manifest import AS_THEY_ARE, MARKED, UNSURE, Cursor, Devices, Entry, Writer, escape, mark_of, same_mark
 from ._objects import SMALL, Objects
 from ._store import show, to_text
 from ._tree import DIRECTORY, READ, check_depth, listing, parent_of, sync_file_system
@@ -22,6 +22,7 @@ ATTEMPTS = 3
 TICK = 50 * 1000 * 1000  # a file changed within this many ns may change again without another ctime
 DIRTY = 120 * 10**9  # and one changed within this many may be mapped, and what is mapped changes without it until it was written
 SHOWN = 10
+FORMAT = 0o170000
 HIDDEN = b".onprem-rollout"  # where _btrfs.py keeps its snapshots: never part of one
 SPECIAL = {stat.S_IFIFO: "fifo", stat.S_IFCHR: "char", stat.S_IFBLK: "block"}
 
@@ -93,6 +94,7 @@ class Capture:
     def __init__(self, objects: Objects, writer: Optional[Writer], base: Optional[str], rules: Rules, room: Optional[int]) -> None:
         self._objects = objects
         self._writer = writer
+        self._keep_line = writer.add_line if writer else _nothing
         self._base = Cursor(base)
         self._rules = rules
         self._room = room
@@ -100,7 +102,7 @@ class Capture:
         self._all_mounts = mount_points()
         self._mounts: Set[bytes] = set()
         self._sure_before = int(time.time() * 1e9) - TICK
-        self._mark_of = mark_of
+        self._devices: Devices = AS_THEY_ARE
         self._links: Dict[Tuple[int, int], bytes] = {}
         self._uids: Set[int] = set()
         self._gids: Set[int] = set()
@@ -157,36 +159,46 @@ class Capture:
 
     def _inside(self, path: bytes, fd: int, depth: int) -> None:
         check_depth(path, depth)
-        base, excluded, uids, gids, mark_of, stat_at = self._base, self._excluded, self._uids, self._gids, self._mark_of, os.stat
-        skip = bool(self._rules.exclude)
-        names = listing(fd)
-        if HIDDEN in names:
-            names.remove(HIDDEN)
+        base, uids, gids, lstat, device_of = self._base, self._uids, self._gids, os.lstat, self._devices.get
+        line, next_line, keep = base.line, base.next_line, self._keep_line
+        files = size = 0
+        prefix = path + b"/"
+        names = [name for name in listing(fd) if name != HIDDEN]
+        if self._rules.exclude:
+            names = [name for name in names if not self._excluded(prefix + name)]
+        start = escape(prefix)
+        every = b"".join(names)
+        comparable = escape(every) == every and not any(place.startswith(prefix) for place in self._mounts)
         for name in names:
-            here = path + b"/" + name
-            if skip and excluded(here):
-                continue
             try:
-                status = stat_at(name, dir_fd=fd, follow_symlinks=False)
+                status = lstat(name, dir_fd=fd)
             except FileNotFoundError:  # a running service may remove its temporary files while we look
                 continue
-            if base.path != here:
-                base.seek(here)
+            if not (comparable and status.st_mode & FORMAT == stat.S_IFREG and status.st_nlink == 1):
+                base.stand(line)
+                self._one(prefix + name, name, fd, status, depth)
+                line = base.line
+                continue
+            uids.add(status.st_uid)
+            gids.add(status.st_gid)
+            device, here = status.st_dev, status.st_size
             if (
-                base.path == here
-                and stat.S_ISREG(status.st_mode)
-                and status.st_nlink == 1
-                and status.st_size <= SMALL
-                and base.mark == mark_of(status)
-                and here not in self._mounts
+                line
+                and here <= SMALL
+                and line.startswith(MARKED % (start, name, device_of(device, device), status.st_ino, here, status.st_mtime_ns, status.st_ctime_ns))
             ):
-                uids.add(status.st_uid)
-                gids.add(status.st_gid)
-                self.files += 1
-                self.bytes += status.st_size
-                self._same_line()
+                files += 1
+                size += here
+                keep(line)
+                line = next_line()
             else:
-                self._one(here, name, fd, status, depth)
+                base.stand(line)
+                self._file(prefix + name, name, fd, status)
+                line = base.line
+        base.stand(line)
+        self.files += files
+        self.bytes += size
+        self.entries += files
 
     def _one(self, path: bytes, name: bytes, fd: int, status: os.stat_result, depth: int) -> None:
         if path in self._mounts:
@@ -204,7 +216,7 @@ class Capture:
             self._file(path, name, fd, status)
         elif kind == stat.S_IFDIR:
             self._directory(path, name, fd, status, depth)
-        elif not self._unchanged(path, self._mark_of(status)):
+        elif not self._unchanged(path, status):
             entry = entry_of(status)
             if kind == stat.S_IFLNK:
                 entry["target"] = to_text(os.readlink(name, dir_fd=fd))
@@ -221,7 +233,7 @@ class Capture:
         except PermissionError:
             raise _unreadable(path) from None
         try:
-            if not self._unchanged(path, self._mark_of(status)):
+            if not self._unchanged(path, status):
                 self._add(path, self._mark(status), self._with_attributes(entry_of(status), path, inner))
             self._inside(path, inner, depth + 1)
         finally:
@@ -230,22 +242,20 @@ class Capture:
     def _file(self, path: bytes, name: bytes, fd: int, status: os.stat_result) -> None:
         self.files += 1
         self.bytes += status.st_size
-        self._base.seek(path)
-        mark = mark_of(status)
-        if self._base.path == path and self._base.mark == mark and self._objects.has(self._base.entry["sha256"]):
-            self._same_line()
-            return
+        if self._base.line:
+            self._base.seek(path)
+            if self._base.path == path and self._base.mark == mark_of(status) and self._objects.has(self._base.entry["sha256"]):
+                self._same_line()
+                return
         self.needed += status.st_size
-        if self._writer is None or self._out_of_room():
+        if self._room is not None and self.needed > self._room:
+            self.full = True
+        if self._writer is None or self.full:
             self.entries += 1
-            return
-        self._read_file(path, name, fd, status, mark)
+        else:
+            self._read_file(path, name, fd, status, self._writer)
 
-    def _out_of_room(self) -> bool:
-        self.full = self.full or (self._room is not None and self.needed > self._room)
-        return self.full
-
-    def _read_file(self, path: bytes, name: bytes, fd: int, status: os.stat_result, mark: bytes) -> None:
+    def _read_file(self, path: bytes, name: bytes, fd: int, status: os.stat_result, writer: Writer) -> None:
         """Keep one file's content; its entry is what it was while it stood still."""
         for _attempt in range(ATTEMPTS):
             try:
@@ -259,14 +269,17 @@ class Capture:
                 raise _unreadable(path) from None
             try:
                 self._write_back(source, status)
-                sha = self._content(source, status)
+                sha = self._content(source, status.st_size)
                 after = os.fstat(source)
-                before, mark = mark, mark_of(after)
-                if sha is not None and before == mark:
-                    entry = self._with_attributes(entry_of(after), path, source)
-                    entry["sha256"] = sha
+                if sha is not None and same_mark(status, after):
+                    xattrs, flags = _attributes.read(source), _attributes.flags(source)
                     self.read += 1
-                    self._add(path, mark if after.st_ctime_ns < self._sure_before else UNSURE, entry)
+                    self.entries += 1
+                    mark = mark_of(after) if after.st_ctime_ns < self._sure_before else UNSURE
+                    if flags or after.st_nlink > 1 or after.st_blocks * 512 < after.st_size:
+                        writer.add(path, mark, self._with(dict(entry_of(after), sha256=sha), path, xattrs, flags))
+                    else:
+                        writer.add_plain(path, mark, after, sha, xattrs)
                     return
             finally:
                 os.close(source)
@@ -285,29 +298,31 @@ class Capture:
             self._written.add(status.st_dev)
             sync_file_system(source)
 
-    def _content(self, source: int, status: os.stat_result) -> Optional[str]:
-        if status.st_size > SMALL:
+    def _content(self, source: int, size: int) -> Optional[str]:
+        if size > SMALL:
             return self._objects.add_file(source)
         try:
-            content = os.read(source, SMALL + 1)
+            content = os.read(source, size + 1)
         except IsADirectoryError:
             return None
-        return self._objects.add(content) if len(content) == status.st_size else None
+        return self._objects.add(content) if len(content) == size else None
 
     def _with_attributes(self, entry: Entry, path: bytes, fd: int) -> Entry:
-        _put(entry, "xattrs", _attributes.read(fd))
-        flags = _attributes.flags(fd)
+        return self._with(entry, path, _attributes.read(fd), _attributes.flags(fd))
+
+    def _with(self, entry: Entry, path: bytes, xattrs: Dict[str, str], flags: int) -> Entry:
         if flags and self._rules.immutable == "refuse":
             self._flagged.append(path)
+        _put(entry, "xattrs", xattrs)
         _put(entry, "flags", flags)
         return entry
 
     def _mark(self, status: os.stat_result) -> bytes:
-        return self._mark_of(status) if status.st_ctime_ns < self._sure_before else UNSURE
+        return mark_of(status, self._devices) if status.st_ctime_ns < self._sure_before else UNSURE
 
-    def _unchanged(self, path: bytes, mark: bytes) -> bool:
+    def _unchanged(self, path: bytes, status: os.stat_result) -> bool:
         self._base.seek(path)
-        if self._base.path != path or self._base.mark != mark:
+        if self._base.path != path or self._base.mark != mark_of(status, self._devices):
             return False
         self._same_line()
         return True
@@ -323,6 +338,10 @@ class Capture:
         if self._writer is not None:
             self._writer.add_line(self._base.line)
         self._base.advance()
+
+
+def _nothing(_line: bytes) -> None:
+    """What is done with a line when there is no writer."""
 
 
 def _stat(name: bytes, fd: int) -> Optional[os.stat_result]:

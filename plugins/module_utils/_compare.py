@@ -150,18 +150,21 @@ class _Walk:
         prefix = folder.path + b"/"
         start = len(prefix)
         mounts = self._mounts
-        while cursor.path is not None and cursor.path.startswith(prefix):
-            name = cursor.path[start:]
+        while True:
+            path = cursor.path
+            if path is None or not path.startswith(prefix):
+                break
+            name = path[start:]
             extras.discard(name)
             status = _stat(name, fd)
-            if status is not None and cursor.mark == mark_of(status) and not stat.S_ISDIR(status.st_mode) and cursor.path not in mounts:
+            if status is not None and cursor.mark == mark_of(status) and not stat.S_ISDIR(status.st_mode) and path not in mounts:
                 cursor.advance()
                 continue
             for found in self._one(name, fd, folder):
                 yield found
         for name in sorted(extras):
-            for path in self._extra(prefix + name, name, fd):
-                yield Difference("removed", path, {}, folder)
+            for gone in self._extra(prefix + name, name, fd):
+                yield Difference("removed", gone, {}, folder)
 
     def _extra(self, path: bytes, name: bytes, fd: int) -> Iterator[bytes]:
         """What to remove of a thing that the snapshot has not: all of it, but for sockets' and excluded paths' sake."""

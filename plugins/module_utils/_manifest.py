@@ -13,23 +13,42 @@ of a thing that nobody has changed; the entry is JSON and is only decoded where 
 import hashlib
 import json
 import os
-from typing import Any, Dict, Iterator, List, Optional
+import stat
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ._errors import RolloutError
 from ._store import show
+from ._tree import write
 
 UNSURE = b"-"
 BUFFER = 1024 * 1024
 AT_ONCE = 500  # lines
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-PLAIN = b'{"gid":%d,"mode":%d,"mtime_ns":%d,"sha256":"%s","size":%d,"type":"file","uid":%d}'
-PLAIN_KEYS = 7
+MARK = b"%x %x %x %x %x"
+MARKED = b"%s%s\t" + MARK + b"\t"  # how the line of a file begins: its directory with a slash, its name, its mark
+PLAIN = b'%s\t%s\t{"gid":%d,"mode":%d,"mtime_ns":%d,"sha256":"%s","size":%d,"type":"file","uid":%d%s}\n'
 Entry = Dict[str, Any]
+Devices = Dict[int, int]
+AS_THEY_ARE: Devices = {}
 
 
-def mark_of(status: os.stat_result) -> bytes:
-    """Device, inode, size, mtime and ctime: whoever changes content or attributes of a file changes its ctime."""
-    return b"%x %x %x %x %x" % (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def mark_of(status: os.stat_result, devices: Devices = AS_THEY_ARE) -> bytes:
+    """Device, inode, size, mtime and ctime: whoever changes content or attributes of a file changes its ctime.
+
+    devices: those that stand for another one.
+    """
+    return MARK % (devices.get(status.st_dev, status.st_dev), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def same_mark(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether both have the same mark."""
+    return bool(
+        before.st_ctime_ns == after.st_ctime_ns
+        and before.st_mtime_ns == after.st_mtime_ns
+        and before.st_size == after.st_size
+        and before.st_ino == after.st_ino
+        and before.st_dev == after.st_dev
+    )
 
 
 def order(path: bytes) -> bytes:
@@ -53,10 +72,7 @@ def unescape(text: bytes) -> bytes:
 
 
 def encode(entry: Entry) -> bytes:
-    """An entry as JSON. Most are plain files, for which an encoder would take longer than reading them."""
-    if "sha256" in entry and len(entry) == PLAIN_KEYS:
-        sha = entry["sha256"].encode("ascii")
-        return PLAIN % (entry["gid"], entry["mode"], entry["mtime_ns"], sha, entry["size"], entry["uid"])
+    """An entry as JSON."""
     return ENCODER.encode(entry).encode("ascii")
 
 
@@ -64,18 +80,23 @@ class Writer:
     """Writes the lines to a file that must not be there yet in this form, and knows their SHA-256."""
 
     def __init__(self, place: str) -> None:
-        fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        self._out = os.fdopen(fd, "wb", BUFFER)
+        self._out = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         self._sha = hashlib.sha256()
         self._lines: List[bytes] = []
-        self.count = 0
+        self._xattrs: Tuple[Dict[str, str], bytes] = ({}, b"")
 
     def add(self, path: bytes, mark: bytes, entry: Entry) -> None:
         self.add_line(b"%s\t%s\t%s\n" % (escape(path), mark, encode(entry)))
 
+    def add_plain(self, path: bytes, mark: bytes, status: os.stat_result, sha: str, xattrs: Dict[str, str]) -> None:
+        """The line of a file without flags, holes and other names. Most are, and the encoder takes longer than reading one."""
+        if xattrs != self._xattrs[0]:  # mostly a file has those of the one before it, as with SELinux
+            self._xattrs = xattrs, b',"xattrs":' + encode(xattrs) if xattrs else b""
+        mode, size, mtime_ns = stat.S_IMODE(status.st_mode), status.st_size, status.st_mtime_ns
+        self.add_line(PLAIN % (escape(path), mark, status.st_gid, mode, mtime_ns, sha.encode("ascii"), size, status.st_uid, self._xattrs[1]))
+
     def add_line(self, line: bytes) -> None:
         self._lines.append(line)
-        self.count += 1
         if len(self._lines) == AT_ONCE:
             self._write()
 
@@ -83,55 +104,68 @@ class Writer:
         block = b"".join(self._lines)
         self._lines.clear()
         self._sha.update(block)
-        self._out.write(block)
+        write(self._out, block)
 
     def finish(self) -> str:
         """All is on disk; the SHA-256 of the lines in hex."""
         self._write()
-        self._out.flush()
-        os.fsync(self._out.fileno())
-        self._out.close()
+        os.fsync(self._out)
+        self.abandon()
         return self._sha.hexdigest()
 
     def abandon(self) -> None:
-        self._out.close()
+        if self._out >= 0:
+            os.close(self._out)
+        self._out = -1
 
 
 class Cursor:
-    """One line at a time: path, mark and line of where it stands; path is None after the last."""
+    """One line at a time, which is empty after the last. It is taken apart only when its path, mark or entry is asked for."""
 
     def __init__(self, place: Optional[str]) -> None:
         self._place = place
         self._source = open(place, "rb", BUFFER) if place else None
-        self._encoded = b""
-        self.path: Optional[bytes] = None
-        self.mark = self.line = b""
+        self.next_line: Callable[[], bytes] = self._source.readline if self._source else bytes
         self.advance()
 
     def advance(self) -> None:
-        line = self._source.readline() if self._source else b""
-        if not line:
-            self.path = None
-            self.close()
-            return
-        try:
-            path, self.mark, self._encoded = line.split(b"\t", 2)
-        except ValueError:
-            raise RolloutError("{0} has a line that is no entry: {1!r}. Nothing was put back.".format(show(self._place or ""), line[:80]), "snapshot") from None
-        self.path = unescape(path)
+        self.stand(self.next_line())
+
+    def stand(self, line: bytes) -> None:
+        """Where to stand, after next_line() was called by itself."""
         self.line = line
+        self._fields: Optional[List[bytes]] = None
 
     def seek(self, path: bytes) -> None:
         """Go on to the first line that is not before C(path)."""
-        if self.path is None or self.path == path:
+        if not self.line or self.path == path:
             return
         key = order(path)
         while self.path is not None and order(self.path) < key:
             self.advance()
 
+    def _taken_apart(self) -> List[bytes]:
+        if self._fields is None:
+            path, tab, rest = self.line.partition(b"\t")
+            mark, also_tab, encoded = rest.partition(b"\t")
+            if not (tab and also_tab):
+                place = show(self._place or "")
+                raise RolloutError("{0} has a line that is no entry: {1!r}. Nothing was put back.".format(place, self.line[:80]), "snapshot")
+            self._fields = [unescape(path), mark, encoded]
+        return self._fields
+
+    @property
+    def path(self) -> Optional[bytes]:
+        """None after the last line."""
+        return self._taken_apart()[0] if self.line else None
+
+    @property
+    def mark(self) -> bytes:
+        return self._taken_apart()[1]
+
     @property
     def entry(self) -> Entry:
-        entry: Entry = json.loads(self._encoded.decode("ascii"))
+        entry: Entry = json.loads(self._taken_apart()[2].decode("ascii"))
         return entry
 
     def close(self) -> None:

@@ -21,14 +21,20 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tu
 
 from ._errors import RolloutError
 from ._store import fsync_dir, remove_quietly, show
-from ._tree import pump, write
+from ._tree import pump, start_writing, write
 
 SMALL = 256 * 1024
 PACK_COUNT = 65536
 PACK_BYTES = 512 * 1024 * 1024
+AT_ONCE = 512  # contents that go to a pack in one call
 BUFFER = 1024 * 1024
+BEHIND = 8 * 1024 * 1024  # bytes of a pack that may wait before the kernel is told to write them
+INCOMING = "incoming"
+INCOMING_COUNT = 64
+INCOMING_BYTES = 256 * 1024 * 1024
 HEAD = struct.Struct(">8sQQ")  # magic, contents, bytes of the pack
 PLACE = struct.Struct(">32sQI")  # digest, offset, size
+PLACE_AFTER_DIGEST = struct.Struct(">QI")
 MAGIC = b"onprem-1"
 FICLONE = 0x40049409
 
@@ -90,6 +96,8 @@ class Objects:
         self.packs: List[Pack] = []
         self.written = 0
         self._open: Optional[OpenPack] = None
+        self._incoming: Dict[str, Tuple[str, int]] = {}
+        self._incoming_bytes = 0
         self._dirty: Set[str] = set()
         for name in _names(self.packs_dir):
             if name.endswith(".index"):
@@ -106,6 +114,8 @@ class Objects:
             pack.close()
         if self._open:
             self._open.abandon()
+        while self._incoming:
+            os.close(self._incoming.popitem()[1][1])
 
     def __enter__(self) -> "Objects":
         return self
@@ -176,43 +186,62 @@ class Objects:
         """Keep a small content; its SHA-256."""
         digest = hashlib.sha256(content).digest()
         sha = digest.hex()
-        if self._open and self._open.has(digest):
+        pack = self._open
+        if (pack and digest in pack.digests) or (self.packs and self.small(sha) is not None):
             return sha
-        if self.packs and self.small(sha) is not None:
-            return sha
-        if self._open is None or self._open.full:
+        if pack is None or pack.full:
             self._finish_pack()
-            self._open = OpenPack(self.packs_dir)
-        self._open.add(digest, content)
+            pack = self._open = OpenPack(self.packs_dir)
+        pack.add(digest, content)
         self.written += len(content)
         return sha
 
     def add_file(self, source: int) -> str:
         """Keep the content of an open file; its SHA-256."""
-        temp = os.path.join(self.loose, "incoming")
+        temp = os.path.join(self.loose, "{0}.{1}".format(INCOMING, len(self._incoming)))
         target = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        kept = False
         try:
             if reflink(source, target):
                 sha = pump(target, None)
             else:
                 status = os.fstat(source)
                 sha = pump(source, target, status.st_blocks * 512 < status.st_size, status.st_size)
-            if self.intact(sha):
+            if sha in self._incoming or self.intact(sha):
                 return sha
-            os.fsync(target)
+            start_writing(target)
+            size = os.fstat(target).st_size
+            self._incoming[sha] = temp, target
+            kept = True
         finally:
-            os.close(target)
-        place = self.path_of(sha)
-        os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
-        self.written += os.stat(temp).st_size
-        os.replace(temp, place)
-        self._dirty.add(os.path.dirname(place))
+            if not kept:
+                os.close(target)
+        self.written += size
+        self._incoming_bytes += size
+        if len(self._incoming) >= INCOMING_COUNT or self._incoming_bytes >= INCOMING_BYTES:
+            self._receive()
         return sha
+
+    def _receive(self) -> None:
+        """Bring large contents to the disk and then to their places: many files wait for the disk at once."""
+        for _temp, target in self._incoming.values():
+            os.fsync(target)
+        while self._incoming:
+            sha, (temp, target) = self._incoming.popitem()
+            os.close(target)
+            place = self.path_of(sha)
+            os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+            os.replace(temp, place)
+            self._dirty.add(os.path.dirname(place))
+        self._incoming_bytes = 0
 
     def finish(self) -> None:
         """All that was added is on disk."""
         self._finish_pack()
-        remove_quietly(os.path.join(self.loose, "incoming"))
+        self._receive()
+        for name in _names(self.loose):
+            if name.startswith(INCOMING):
+                remove_quietly(os.path.join(self.loose, name))
         for directory in sorted(self._dirty):
             fsync_dir(directory)
         if self._dirty:
@@ -274,44 +303,57 @@ class OpenPack:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._temp = os.path.join(directory, "incoming")
-        fd = os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        self._out = os.fdopen(fd, "wb", BUFFER)
-        self._places: Dict[bytes, Tuple[int, int]] = {}
-        self._size = 0
+        self._temp = os.path.join(directory, INCOMING)
+        self._out = os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        self.digests: Set[bytes] = set()
+        self._places: List[bytes] = []
+        self._waiting: List[bytes] = []
+        self._size = self._written = self._started = 0
 
     @property
     def full(self) -> bool:
         return len(self._places) >= PACK_COUNT or self._size >= PACK_BYTES
 
-    def has(self, digest: bytes) -> bool:
-        return digest in self._places
-
     def add(self, digest: bytes, content: bytes) -> None:
-        self._out.write(content)
-        self._places[digest] = (self._size, len(content))
+        self.digests.add(digest)
+        self._places.append(digest + PLACE_AFTER_DIGEST.pack(self._size, len(content)))
         self._size += len(content)
+        self._waiting.append(content)
+        if len(self._waiting) >= AT_ONCE or self._size - self._written >= BUFFER:
+            self._write()
+
+    def _write(self) -> None:
+        write(self._out, b"".join(self._waiting))
+        self._waiting.clear()
+        self._written = self._size
+        if self._written - self._started >= BEHIND:
+            start_writing(self._out, self._started, self._written - self._started)
+            self._started = self._written
 
     def finish(self) -> str:
-        """The path of the index, which is written last."""
-        self._out.flush()
-        os.fsync(self._out.fileno())
-        self._out.close()
-        index = b"".join(PLACE.pack(digest, *self._places[digest]) for digest in sorted(self._places))
+        """The path of the index. Both are on disk before either has its name, and the index gets it last."""
+        self._write()
+        start_writing(self._out)
+        index = b"".join(sorted(self._places))
         name = os.path.join(self._directory, hashlib.sha256(index).hexdigest()[:32])
-        os.replace(self._temp, name + ".pack")
         temp = name + ".new"
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as out:
-            out.write(HEAD.pack(MAGIC, len(self._places), self._size) + index)
-            out.flush()
-            os.fsync(out.fileno())
+        try:
+            write(fd, HEAD.pack(MAGIC, len(self._places), self._size) + index)
+            os.fsync(self._out)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.abandon()
+        os.replace(self._temp, name + ".pack")
         os.replace(temp, name + ".index")
         fsync_dir(self._directory)
         return name + ".index"
 
     def abandon(self) -> None:
-        self._out.close()
+        if self._out >= 0:
+            os.close(self._out)
+        self._out = -1
 
 
 def reflink(source: int, target: int) -> bool:

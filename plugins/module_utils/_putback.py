@@ -163,8 +163,7 @@ class _Hands:
     def _remove(self, item: Difference) -> None:
         fd = self._parent(item)
         remove(os.path.basename(item.path), fd)
-        if self._each_to_disk:
-            os.fsync(fd)
+        self._to_disk(item, fd)
         self._leave(0)  # what was open may be gone
 
     def _parent(self, item: Difference) -> int:
@@ -211,8 +210,12 @@ class _Hands:
             self._correct(entry, name, fd)
         else:
             self._replace(entry, item.path, name, fd)
-        if self._each_to_disk:
-            os.fsync(fd)
+        self._to_disk(item, fd)
+
+    def _to_disk(self, item: Difference, parent: int) -> None:
+        """A directory of the snapshot is brought to the disk once, when all in it is done; no other is met again."""
+        if self._each_to_disk and item.folder is None:
+            os.fsync(parent)
 
     def _replace(self, entry: Entry, path: bytes, name: bytes, fd: int) -> None:
         """Make a thing under a temporary name, then put it in the place of what is there."""

@@ -4,7 +4,8 @@
 """Measures snapshots and restores against tar, on the same trees: 20 000 small files, and 1 GiB of large ones.
 
 Both sides are whole processes and end when the disk has what they wrote. They take turns; the table shows medians and ratios,
-and in brackets those without the start of Python and its imports, which a module run costs whatever it does.
+in brackets those without the start of Python and its imports, which a module run costs whatever it does, and the processor
+seconds of the whole process, which tell more where a machine is busy. Python is started as the collection starts it on a host.
 With --million a snapshot of a million files is taken too, for the memory. No time is ever a failure.
 """
 
@@ -51,22 +52,28 @@ def change(top: Path, number: int) -> None:
             out.write(b"%020d" % number)
 
 
-def timed(argv: list[str]) -> tuple[float, float]:
-    """Seconds of the whole process, and those that it says it worked."""
+def timed(argv: list[str]) -> tuple[float, float, float]:
+    """Seconds of the whole process, those that it says it worked, and those of a processor."""
+    used = processor()
     began = time.monotonic()
     done = subprocess.run(argv, check=True, stdout=subprocess.PIPE)
     whole = time.monotonic() - began
-    return whole, float(done.stdout or whole)
+    return whole, float(done.stdout or whole), processor() - used
+
+
+def processor() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def host(python: str, text: str) -> list[str]:
     imports, work = text.split("; ", 1)
     timer = f"import time; began = time.monotonic(); {work}; print(time.monotonic() - began)"
-    return [python, "-B", "-c", f"import sys; sys.path.insert(0, {str(TREE)!r}); {imports}; {timer}"]
+    return [python, "-I", "-B", "-S", "-c", f"import sys; sys.path.insert(0, {str(TREE)!r}); {imports}; {timer}"]
 
 
-def rounds(place: Path, top: Path, count: int, python: str) -> dict[str, list[tuple[float, float]]]:
-    seconds: dict[str, list[tuple[float, float]]] = {}
+def rounds(place: Path, top: Path, count: int, python: str) -> dict[str, list[tuple[float, float, float]]]:
+    seconds: dict[str, list[tuple[float, float, float]]] = {}
 
     def measure(what: str, argv: list[str]) -> None:
         os.sync()
@@ -89,11 +96,11 @@ def rounds(place: Path, top: Path, count: int, python: str) -> dict[str, list[tu
     return seconds
 
 
-def table(title: str, seconds: dict[str, list[tuple[float, float]]]) -> None:
+def table(title: str, seconds: dict[str, list[tuple[float, float, float]]]) -> None:
     print(f"\n{title}")
     medians = {what: [statistics.median(column) for column in zip(*values, strict=True)] for what, values in seconds.items()}
-    for what, (whole, inside) in medians.items():
-        line = f"  {what:22} {whole:7.2f} s"
+    for what, (whole, inside, used) in medians.items():
+        line = f"  {what:22} {whole:7.2f} s {used:7.2f} s CPU"
         if what in AIMS:
             against = "untar" if what.startswith("restore") else "tar"
             other = medians[against][0]

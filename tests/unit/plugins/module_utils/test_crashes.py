@@ -13,7 +13,7 @@ import tempfile
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.module_utils import _revert, _timer
+from ansible_collections.onprem.rollout.plugins.module_utils import _capture, _objects, _revert, _timer
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.faults import failing_at, hooked, killed_at
 from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_helpers import PACE, RUN, Host, fingerprint, upgrade
 
@@ -36,8 +36,19 @@ def parked(host):
     host.awaiting_commit()
 
 
+def begin_large(host):
+    """As if the contents were too large for a pack, and more than wait for the disk together."""
+    before = _capture.SMALL, _objects.INCOMING_COUNT
+    _capture.SMALL, _objects.INCOMING_COUNT = 8, 2
+    try:
+        host.begin(revert_after=AFTER)
+    finally:
+        _capture.SMALL, _objects.INCOMING_COUNT = before
+
+
 OPERATIONS = {
     "begin": (prepared, lambda host: host.begin(revert_after=AFTER)),
+    "begin of large contents": (prepared, begin_large),
     "verifying": (changing, lambda host: host.verifying()),
     "commit": (parked, lambda host: host.commit()),
     "revert timer": (changing, lambda host: host.revert(later=AFTER + 1)),
@@ -175,7 +186,7 @@ def test_failing_at_every_step(place, operation):
     pytest.fail("the operation never came to its end")
 
 
-@pytest.mark.parametrize("operation", ["begin", "commit", "restore"])
+@pytest.mark.parametrize("operation", ["begin", "begin of large contents", "commit", "restore"])
 def test_what_the_record_says_is_on_disk_before_it_says_so(place, operation):
     """Power loss: before the record is replaced, every file renamed and every directory changed so far is synced."""
     host = next(iter(hosts(place, operation)))[1]
