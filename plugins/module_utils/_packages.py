@@ -14,7 +14,6 @@ L(_apt) and L(_dnf) have the same methods; what is decided here is the same for 
 
 import contextlib
 import os
-import shutil
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ._errors import Refused, RolloutError
@@ -45,7 +44,9 @@ NOTHING = Looked(None, [], {}, [], {}, [])
 
 def manager_of(command: Any = run, root: str = "/", wanted: str = AUTO) -> Optional[Manager]:
     """The package manager of the host, or the wanted one; None if it is not there."""
-    from . import _apt, _dnf  # here, because most hosts need neither
+    import shutil  # here, because most hosts need none of them
+
+    from . import _apt, _dnf
 
     there = {}  # type: Dict[str, Manager]
     if shutil.which("apt-get") and os.path.isfile(os.path.join(root, "var/lib/dpkg/status")):
@@ -137,6 +138,8 @@ def secure(state_dir: str, snapshot: str, looked: Looked, min_free: int = 0) -> 
             needed=needed,
             free=free,
         )
+    import shutil
+
     shutil.rmtree(local(incoming), ignore_errors=True)
     for directory in (top, incoming):
         os.makedirs(local(directory), 0o700, exist_ok=True)

@@ -7,19 +7,18 @@
 It is a zip of the very sources that this module runs from, wherever those are, and needs neither a controller nor ansible-core.
 """
 
-import importlib.util
 import io
 import re
 import sys
 import zipfile
 from typing import Dict, List
 
-from . import _console
 from ._errors import RolloutError
 from ._store import write_file
 from ._timer import program
 
 PACKAGE = "onprem_rollout"
+ENTRY = "_console"
 IMPORT = re.compile(r"^\s*from \.(\w*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 MAIN = """import os
 import sys
@@ -41,9 +40,8 @@ def leave(state_dir: str) -> None:
 
 def build() -> bytes:
     """The file: the same bytes for the same sources and the same Python."""
-    entry = _console.__name__.rpartition(".")[2]
     content = {"__main__": MAIN.format(PACKAGE), PACKAGE + "/__init__": ""}
-    content.update(("{0}/{1}".format(PACKAGE, name), text) for name, text in sources(entry).items())
+    content.update(("{0}/{1}".format(PACKAGE, name), text) for name, text in sources(ENTRY).items())
     packed = io.BytesIO()
     packed.write("#!{0} -IBS\n".format(sys.executable).encode("utf-8", "surrogateescape"))
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
@@ -73,7 +71,11 @@ def imports(source: str) -> List[str]:
 
 
 def _source(name: str) -> str:
-    spec = importlib.util.find_spec("{0}.{1}".format(__package__ or __name__.rpartition(".")[0], name))
+    package = __package__ or __name__.rpartition(".")[0]
+    # importlib.util.find_spec() would read and compile a module that was imported and never used; see plugin_utils/_light.py.
+    finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    specs = (find("{0}.{1}".format(package, name), sys.modules[package].__path__, None) for find in finders)
+    spec = next(filter(None, specs), None)
     text = spec.loader.get_source(spec.name) if spec and hasattr(spec.loader, "get_source") else None  # type: ignore[union-attr]
     if text is None:
         raise RolloutError("The source of {0} is not here, so no program could be left that restores this host. Nothing was changed.".format(name), "program")

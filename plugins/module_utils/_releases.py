@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 from typing import IO, Any, Dict, Iterator, List, Optional
 
 from . import _unpack
@@ -182,6 +181,8 @@ class Releases:
 
 def _remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
+        import shutil
+
         shutil.rmtree(to_bytes(path))
     else:
         remove_quietly(path)

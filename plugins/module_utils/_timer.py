@@ -10,10 +10,8 @@ two units of systemd, which a reboot starts again, or else a process of its own.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import Any, Dict, List, Optional, Tuple
@@ -166,8 +164,11 @@ def is_armed(state_dir: str) -> bool:
 
 def unit(state_dir: str) -> str:
     """The name of the units, of its own for each state directory."""
-    own = "" if state_dir == STATE_DIR else "-" + hashlib.sha256(to_bytes(state_dir)).hexdigest()[:8]
-    return "onprem-rollout-revert" + own
+    if state_dir == STATE_DIR:
+        return "onprem-rollout-revert"
+    import hashlib
+
+    return "onprem-rollout-revert-" + hashlib.sha256(to_bytes(state_dir)).hexdigest()[:8]
 
 
 def _link(name: str) -> str:
@@ -267,6 +268,8 @@ def _detach(state_dir: str) -> None:
 
 def _start(state_dir: str, fd: int) -> None:
     try:
+        import subprocess
+
         # the payload's mark would have the timer ended by the restore it begins
         environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
         process = subprocess.Popen(

@@ -35,13 +35,13 @@ DOCS = re.compile(r'^(DOCUMENTATION|EXAMPLES|RETURN) = r""".*?^"""', re.DOTALL |
 # What the host runs. It imports from a dictionary of sources, so nothing is written there. C(from . import _name) only reads a
 # source when the name is first used, which spares a host the half that it does not need. Not safe in threads: _checks resolves before it has any.
 PROGRAM = """
-import base64, importlib.abc, importlib.util, json, sys, zlib
-class Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+import base64, importlib.util, json, sys, zlib
+class Sources:
     def __init__(self, sources): self.sources = sources
+    def create_module(self, spec): return None
     def find_spec(self, name, path=None, target=None):
-        if name in self.sources or any(each.startswith(name + ".") for each in self.sources):
-            package = any(each.startswith(name + ".") for each in self.sources)
-            return importlib.util.spec_from_loader(name, Lazy(self), origin="<" + name + ">", is_package=package)
+        if name in self.sources:
+            return importlib.util.spec_from_loader(name, Lazy(self), origin="<" + name + ">", is_package=not self.sources[name])
     def get_source(self, name): return self.sources.get(name, "")
     def exec_module(self, module):
         source = self.sources.get(module.__name__, "")
@@ -56,8 +56,8 @@ params = json.loads(base64.b64decode("{params}").decode())
 START = "start(run, params, {check_mode})\n"
 # A file that comes along has no name, so it is gone with the process whatever happens.
 ATTACH = """
-import tempfile
-attached = tempfile.TemporaryFile()
+from {package}.module_utils._process import unnamed_file
+attached = unnamed_file()
 attached.write(base64.b64decode("{attachment}"))
 attached.flush()
 params["{option}"] = "/proc/self/fd/" + str(attached.fileno())
@@ -82,6 +82,7 @@ def sources(name: str) -> str:
     found[f"{PACKAGE}.modules.{name}"] = DOCS.sub("", (PLUGINS / "modules" / f"{name}.py").read_text("utf-8"))
     found["ansible.module_utils.basic"] = "AnsibleModule = None"
     found = {key: text for key, text in found.items() if not key.endswith("__init__")}
+    found.update({key[:end]: "" for key in list(found) for end, letter in enumerate(key) if letter == "."})
     return base64.b64encode(zlib.compress(json.dumps(found).encode(), 6)).decode()
 
 
@@ -110,7 +111,7 @@ def run(action: ActionBase, name: str, arguments: dict[str, Any], task_vars: dic
     program = program.replace("{params}", params).replace("{sources}", sources(name))
     if attachment:
         content = base64.b64encode(attachment[1]).decode()
-        program += ATTACH.replace("{option}", attachment[0]).replace("{attachment}", content)
+        program += ATTACH.replace("{package}", PACKAGE).replace("{option}", attachment[0]).replace("{attachment}", content)
     program += START.replace("{check_mode}", str(bool(action._task.check_mode)))
     environment = action._compute_environment_string()
     command = f"{environment} {shlex.quote(interpreter)} -I -B -S -".strip()

@@ -8,6 +8,8 @@ import http.server
 import os
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -16,9 +18,10 @@ from ansible_collections.onprem.rollout.plugins.module_utils import _checks, _pr
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/status/<code>[/<text>] answers so; /to/<code> redirects there; /drip never ends; /cut breaks off; /mute is silent."""
+    """/status/<code>[/<text>] answers so; /to/<code> redirects there; /drip never ends; /cut breaks off; /mute is silent; what was asked is kept."""
 
     def do_GET(self):
+        self.server.asked.append((self.path, self.request_version, sorted(self.headers.items())))
         what, *rest = self.path.strip("/").split("/")
         if what == "to":
             self.send_response(302)
@@ -54,13 +57,22 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         pass
 
 
+class Address(str):
+    """Of a server; remembers which."""
+
+    def __new__(cls, text, server):
+        self = super(Address, cls).__new__(cls, text)
+        self.server = server
+        return self
+
+
 @pytest.fixture(scope="module")
 def base():
     server = Server(("127.0.0.1", 0), Handler)
-    server.over = threading.Event()
+    server.over, server.asked = threading.Event(), []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield "http://127.0.0.1:{0}".format(server.server_port)
+    yield Address("http://127.0.0.1:{0}".format(server.server_port), server)
     server.over.set()
     server.shutdown()
     thread.join()
@@ -106,6 +118,55 @@ HTTP = [
 def test_http(base, path, options, expected, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be used
     assert probe(type="http", url=base + path, **options) == expected
+
+
+@pytest.mark.parametrize("path", ["/status/200", "/status/500", "/status/404/gone", "/cut"])
+def test_http_asks_once(base, path):
+    del base.server.asked[:]
+    probe(type="http", url=base + path)
+    assert [asked[0] for asked in base.server.asked] == [path]
+
+
+def test_http_asks_the_same_with_urllib_and_without(base):
+    del base.server.asked[:]
+    for part in ("", "#part"):
+        url = base + "/status/404/gone?of=us&more=%20" + part
+        assert bool(_probes.PLAIN.match(url)) == (not part)
+        assert probe(type="http", url=url) == (False, "status 404, body 'gone?of=us&more=%20'")
+    plain, followed = base.server.asked
+    assert plain == followed
+    assert plain[:2] == ("/status/404/gone?of=us&more=%20", "HTTP/1.1")
+
+
+ADDRESSES = [
+    ("http://127.0.0.1", ("127.0.0.1", None, "")),
+    ("http://shop.example:8080/health?deep=1", ("shop.example", "8080", "/health?deep=1")),
+    ("https://shop.example/", None),
+    ("http://[::1]/", None),
+    ("http://user:word@shop.example/", None),
+    ("http://shop.example?deep", None),
+    ("http://shop.example/a b", None),
+    ("http://shop.example/a\r\nX: y", None),
+    ("http://shop.example/a\n", None),
+    ("http://shop.example/\u00e4", None),
+    ("HTTP://shop.example/", None),
+]
+
+
+@pytest.mark.parametrize("url, parts", ADDRESSES)
+def test_only_a_plain_address_is_asked_without_urllib(url, parts):
+    found = _probes.PLAIN.match(url)
+    assert (found and found.groups()) == parts
+
+
+def test_a_healthy_host_does_not_load_what_it_does_not_need(base):
+    code = (
+        "import sys; from {0} import _checks; [result] = _checks.run([{{'type': 'http', 'url': {1!r}}}]); assert result['ok'], result; "
+        "print(sorted({{'http.client', 'urllib.request', 'ssl', 'tempfile', 'subprocess'}} & set(sys.modules)))"
+    ).format(_checks.__name__.rpartition(".")[0], base + "/status/200")
+    path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    shown = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, env=dict(os.environ, **path), check=True).stdout
+    assert shown.decode().strip() == "[]"
 
 
 def test_http_where_nobody_listens(closed_port):

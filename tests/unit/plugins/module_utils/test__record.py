@@ -157,6 +157,12 @@ def test_a_record_that_cannot_be_there_is_not_asked_to_be_put_back(tmp_path):
     assert "good copy" not in str(caught.value)
 
 
-@pytest.mark.parametrize("now", [0.0, NOW, 4102444799.0])
+@pytest.mark.parametrize("now", [0.0, NOW, 951782400.0, 951868799.0, 1735689599.0, 4102444799.0, 4107542400.0])
 def test_times_are_utc_and_come_back(now):
     assert _record.unix(_record.iso(now)) == now
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2025-01-31 23:59:59Z", "2025-02-30T00:00:00Z", "2025-13-01T00:00:00Z", "2025-01-31T24:00:00Z"])
+def test_a_text_that_is_no_time_is_not_taken_for_one(text):
+    with pytest.raises(ValueError, match=r"is no time|invalid literal"):
+        _record.unix(text)

@@ -22,6 +22,8 @@ HOST = {"ansible_python_interpreter": sys.executable}
 class Action:
     """The parts of ActionBase that a light run uses; commands run in a real shell, module runs are remembered."""
 
+    before = b""
+
     def __init__(self, pipelining: bool = True, shell: str = "sh", **task: Any) -> None:
         self.pipelining = pipelining
         self.modules: list[str] = []
@@ -36,6 +38,7 @@ class Action:
         return "ONPREM_ROLLOUT=abc"
 
     def _low_level_execute_command(self, command: str, in_data: bytes) -> dict[str, Any]:
+        in_data = self.before + in_data
         done = subprocess.run(["sh", "-c", command], input=in_data, capture_output=True, timeout=60)
         return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
@@ -71,6 +74,26 @@ def test_a_transaction_from_begin_to_commit(tmp_path):
     committed = _light.run(action, "commit", mine, HOST)
     assert committed["outcome"] == "committed", committed
     assert action.modules == []
+
+
+SHOW_LOADED = b"""
+import atexit, sys
+def show():
+    from importlib.util import _LazyModule
+    print(*sorted(name.rpartition("module_utils.")[2] for name, module in sys.modules.items() if type(module) is not _LazyModule), file=sys.stderr)
+atexit.register(show)
+"""
+
+
+def test_a_host_reads_and_compiles_only_what_a_step_uses(tmp_path, monkeypatch):
+    answers = []
+    action = Action()
+    action.before = SHOW_LOADED
+    monkeypatch.setattr(_light, "read", answers.append)
+    _light.run(action, "begin", begin_arguments(tmp_path), HOST)
+    loaded = answers[0]["stderr"].split()
+    assert {"_begin", "_program", "_snapshot", "json"} <= set(loaded)
+    assert not {"_console", "_btrfs", "_compare", "_putback", "_hooks", "_apt", "http.client", "urllib.request", "ssl", "importlib.resources"} & set(loaded)
 
 
 def test_a_failure_comes_back_as_a_result(tmp_path):
