@@ -26,8 +26,11 @@ What it leans on, read in the source of ansible-core 2.16.19, 2.19.14 and 2.21.5
 
 from __future__ import annotations
 
+import functools
+import gc
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,7 +38,9 @@ from ansible.errors import AnsibleError
 from ansible.executor.play_iterator import IteratingStates
 from ansible.inventory.host import Host
 from ansible.playbook.block import Block
+from ansible.playbook.role_include import IncludeRole
 from ansible.playbook.task_include import TaskInclude
+from ansible.plugins.loader import filter_loader
 from ansible.plugins.strategy import results_thread_main
 from ansible.template import Templar
 from ansible.utils.vars import get_unique_id
@@ -45,12 +50,31 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._output import drop
 from ansible_collections.onprem.rollout.plugins.plugin_utils._report import ASKED, PREFIX, Listener, Report, verb_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Place
 
-PATIENCE = 0.05  # seconds until verbs are heard again, and dead workers looked for
+PATIENCE = 0.2  # seconds until verbs are heard again, and dead workers looked for; a result is heard at once
 DEEPEST = 400  # a payload that is run again stands two blocks deeper each time
 READS = frozenset(
     {PREFIX + "settle", PREFIX + "host_info"}
     | {prefix + name for prefix in ("", "ansible.builtin.", "ansible.legacy.") for name in ("gather_facts", "setup", "validate_argument_spec")}
 )
+
+
+@functools.cache
+def prepare() -> None:
+    """What each worker would load anew, and what its garbage collector would walk through and copy: both once, where workers are forked from."""
+    filter_loader.get(PREFIX + "tailored")
+    gc.freeze()
+
+
+class Results(deque[Any]):
+    """Core's list of results that wait to be read, which wakes who waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = threading.Event()
+
+    def append(self, result: Any) -> None:
+        super().append(result)
+        self.came.set()
 
 
 class States(dict[str, Any]):
@@ -79,6 +103,7 @@ class Core(PlayInput):
         self._rescues: dict[int, bool] = {}
         self._idle = Host("onprem.rollout.idle")
         self._length = 0
+        self._results = strategy._results = Results()  # no task was queued yet
         self._remaining: dict[str, Any] = {}
         self._remaining_of: tuple[Any, ...] = ()
         strategy._variable_manager = self._variable_manager
@@ -138,8 +163,12 @@ class Core(PlayInput):
         return any(self._restores([*task.block, *task.rescue, *task.always]) if isinstance(task, Block) else verb_of(task) == "restore" for task in tasks)
 
     def is_unneeded(self, task: Any, variables: dict[str, Any]) -> bool:
-        """An include of our own that C(when) leaves out: a worker, started only to find that out, costs more than the whole decision."""
-        if not isinstance(task, TaskInclude) or task.loop or not task._role or task._role.get_name(include_role_fqcn=True) != PREFIX + "upgrade":
+        """An include or a built-in payload of our own that C(when) leaves out: a worker, started only to find that out, costs more than the decision."""
+        role = task._role.get_name(include_role_fqcn=True) if task._role else ""
+        parent = task.get_first_parent_include()
+        imported = isinstance(parent, IncludeRole) and parent.statically_loaded
+        ours = isinstance(task, TaskInclude) if role == PREFIX + "upgrade" else role == PREFIX + "archive" and imported and verb_of(task) == "archive"
+        if not ours or task.loop:
             return False
         try:
             if hasattr(task, "evaluate_conditional"):
@@ -303,9 +332,10 @@ class Core(PlayInput):
     def await_result(self) -> None:
         """Every host is busy: no pass of core's loop, which would turn every millisecond, until one has reported or L(PATIENCE) is over."""
         drop_lost_output()
-        until = time.monotonic() + PATIENCE
-        while not self._strategy._results and time.monotonic() < until:
-            time.sleep(0.002)
+        self._results.came.clear()
+        if not self._results:
+            self._results.came.wait(PATIENCE)
+            drop_lost_output()
 
     def dead_worker(self) -> bool:
         """Whether a host waits for a result that will never come: its worker was killed or could not be started, or nobody takes results.

@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _light
 
 INLINE = 1 << 20  # bytes of an artifact that go to the host with the module instead of by a transfer of their own
+SMALL = 1 << 17  # bytes of one that is sent without asking first whether the host has it: the question costs more
 
 
 class ArtifactAction(ActionBase):
@@ -40,8 +41,10 @@ class ArtifactAction(ActionBase):
         try:
             if path:
                 source = self._verified(str(path), arguments)
-                if not self._task.check_mode and not self._has(arguments):
-                    if os.path.getsize(source) <= INLINE and _light.possible(self, self.verb, arguments, task_vars or {}):
+                inline = os.path.getsize(source) <= INLINE and _light.possible(self, self.verb, arguments, task_vars or {})
+                asks = not inline or os.path.getsize(source) > SMALL
+                if not self._task.check_mode and not (asks and self._has(arguments)):
+                    if inline:
                         attachment = ("src", Path(source).read_bytes())
                     else:
                         arguments["src"] = self._transfer(source)

@@ -37,7 +37,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.strategy.host_pinned import StrategyModule as HostPinned
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _light
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _core, _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._account import INTERRUPTED, Account
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._core import Core
@@ -127,6 +127,7 @@ class StrategyModule(Account, HostPinned):
         """The seam: whoever is in this list may receive tasks. What was decided is in the ledger before it is done."""
         if self._asking and self._changes:
             _light.prepare()
+            _core.prepare()
         self._asking = True
         hosts = self._driver.hosts_left()
         self._write_down()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.onprem.rollout.plugins.action import archive, begin, commit, health, restore, retry
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _light
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import renew
 from ansible_collections.onprem.rollout.plugins.plugin_utils._holder import holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Head
@@ -165,3 +166,19 @@ def test_the_limit_counts_from_the_first_time_in_this_transaction(transaction: s
     assert len(calls) == (0 if fails else 1)
     if fails:
         assert result["msg"].endswith("so it counts as failed: busy")
+
+
+@pytest.mark.parametrize("size, asked", [(1 << 17, 0), ((1 << 17) + 1, 1)])
+def test_a_host_is_asked_for_an_artifact_only_where_that_can_spare_more_than_it_costs(tmp_path, monkeypatch, size, asked) -> None:
+    artifact = tmp_path / "shop.tar.gz"
+    artifact.write_bytes(bytes(size))
+    digest = hashlib.sha256(bytes(size)).hexdigest()
+    plugin, _calls = make(archive, {"path": str(artifact), "size": size, "sha256": digest, "dest": "/opt/shop", "version": "2.0"})
+    commands: list[str] = []
+    sent: list[Any] = []
+    plugin._low_level_execute_command = lambda command: commands.append(command) or {"rc": 1}
+    plugin._remove_tmp_path = lambda _path: None
+    monkeypatch.setattr(_light, "possible", lambda *_call: True)
+    monkeypatch.setattr(_light, "run", lambda *call: sent.append(call[-1]) or {"changed": True})
+    plugin.run(None, {})
+    assert (len(commands), sent) == (asked, [("src", bytes(size))])
