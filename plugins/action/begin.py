@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _waivers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._action import HostAction, with_identity
 
 display = Display()
@@ -18,8 +19,10 @@ display = Display()
 class ActionModule(HostAction):
     verb = "begin"
     anchored = True
+    _host = ""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        self._host = str((task_vars or {}).get("inventory_hostname", ""))
         result = super().run(tmp, task_vars)
         if result.get("outcome") == "skipped":
             host, release = (task_vars or {}).get("inventory_hostname"), self._task.args.get("release") or {}
@@ -27,4 +30,5 @@ class ActionModule(HostAction):
         return result
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        return with_identity(super().arguments(given))
+        waiver = _waivers.of(self._host)
+        return with_identity(super().arguments({**({"waiver": dict(waiver)} if waiver else {}), **given}))

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval, _holder, _ledgers, _signatures
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import BrokenChain, Event, Ledger, LedgerError, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, Standing, by_whom, lately, settled, standing_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import approval_problems, approved, refusal
@@ -107,7 +107,7 @@ def data_of(options: Mapping[str, Any], standing: Standing, user: str) -> dict[s
         if options["key"]:
             text = _gate_approval.approval_text(plan, user, options["why"], expires)
             try:
-                data.update(text=text, signature=_gate_approval.sign(text, options["key"]))
-            except _gate_approval.CannotAsk as error:
+                data.update(text=text, signature=_signatures.sign(text, options["key"], _signatures.APPROVAL))
+            except _signatures.CannotAsk as error:
                 raise AnsibleActionFail(f"{error}. Nothing was decided") from error
     return data

@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.onprem.rollout.plugins.module_utils import _record
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _ended, _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
@@ -113,7 +114,7 @@ class ActionModule(ActionBase):
             schema = record_read.get("schema") if isinstance(record_read, dict) else None
             if text != "absent" and (not isinstance(schema, int) or "transaction" not in record_read):
                 raise ValueError("it is not a host record")
-            if schema is not None and schema > 1:
+            if schema is not None and schema > _record.SCHEMA:
                 raise ValueError("its schema is newer than this version of the collection")
             return record_read, float(first), unfit(state_dir, room, min_free)
         except ValueError as error:

@@ -8,13 +8,13 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import _packages, _program, _providers, _services, _snapshot, _timer
+from . import _floor, _packages, _program, _providers, _services, _snapshot, _timer
 from ._capture import Rules, excluder
 from ._checks import describe, failed, validate
 from ._checks import run as run_checks
 from ._errors import Outcome, Refused, RolloutError
 from ._process import run
-from ._record import Record, advance, failed_before, iso, label, load, open_transaction, start, whose, withdraw
+from ._record import Record, advance, failed_before, iso, label, load, open_transaction, start, unix, whose, withdraw
 from ._restore import Check, inconsistent, settle, waits
 from ._store import examine, locked, prepare, release_reserve, reserve, to_bytes
 from ._transaction import Clock, change, progress, summary
@@ -56,6 +56,7 @@ def begin(
             if record["transaction"]["phase"] == "held":
                 raise waits(record["transaction"])
         installed = (record["installed"] or {}).get("digest") == options["release"]["digest"]
+        waiver = None if installed else _waiver(record, options, clock())
         if not installed and not options.get("retry_failed"):
             _refuse_failed(record, options["release"])
         if not installed and options.get("irreversible") and not options.get("accept_irreversible"):
@@ -77,7 +78,7 @@ def begin(
             would = {"id": None, "files": size.files, "bytes": size.bytes}
             result = dict(_begun("begun", record, None, unsettled), checks=results, phase="changing", snapshot=would)
             return True, result, change(before, after)
-        record, snapshot = _open(state_dir, record, options, paths, rules, provider, looked, clock, check, command)
+        record, snapshot = _open(state_dir, record, options, paths, rules, provider, looked, waiver, clock, check, command)
     result = dict(_begun("begun", record, snapshot, unsettled), checks=results, package_manager=manager.tool if manager else None)
     return True, result, change(before, summary(record))
 
@@ -118,6 +119,27 @@ def _refuse_failed(record: Record, release: Dict[str, Any]) -> None:
         )
 
 
+def _waiver(record: Record, options: Dict[str, Any], now: float) -> Optional[Dict[str, Any]]:
+    """The waiver that a release below the floor is let in by, None if it needs none."""
+    why = _floor.judge(record.get("floors"), options["release"])
+    if not why:
+        return None
+    waiver = options.get("waiver") or {}
+    used = next((item for item in record.get("waivers") or [] if item["id"] == waiver.get("id")), None)
+    if used:
+        why = "{0}. The waiver {1} of {2} was used here on {3}, and one is good for once".format(why, used["id"], used["by"], used["used"])
+    elif waiver and now >= unix(waiver["expires"]):
+        why = "{0}. The waiver {1} of {2} expired on {3}".format(why, waiver["id"], waiver["by"], waiver["expires"])
+    elif waiver:
+        return waiver
+    raise Refused(
+        "{0} must not run on this host: {1}. Nothing was touched. Roll a newer release out, or have somebody else waive this: onprem.rollout.waive.".format(
+            label(options["release"]), why
+        ),
+        "below_floor",
+    )
+
+
 def times(number: int) -> str:
     """R(3) is R("3 times")."""
     return "once" if number == 1 else "{0} times".format(number)
@@ -144,6 +166,7 @@ def _open(
     rules: Rules,
     provider: _providers.Provider,
     looked: "_packages.Looked",
+    waiver: Optional[Dict[str, Any]],
     clock: Clock,
     check: Check,
     command: _services.Command,
@@ -164,6 +187,8 @@ def _open(
         "services": _services.look(options["services"], command),
         "reason": None,
         "irreversible": options.get("irreversible") or None,
+        "waiver": waiver,
+        "quarantine": options["quarantine"],
         "anchor": options.get("anchor"),
         "revert": _timer.plan(options["revert_after"], options["payload_timeout"], now),
     }

@@ -20,10 +20,11 @@ import os
 import time
 from typing import Any, Dict, List, Optional
 
+from . import _floor
 from ._errors import RolloutError
 from ._store import fsync_dir, read_json, remove_quietly, show, write_json
 
-SCHEMA = 1
+SCHEMA = 2  # of a record with floors or a quarantine, which a version that knows nothing of them must not go on with; else 1
 HISTORY = 20
 GOOD_COPY = "Put a good copy back, or move it away if this host's files are known to be right: it then counts as never upgraded."
 FAILED = 20
@@ -43,7 +44,7 @@ OVER = ("committed", "restored")
 OUTCOMES = {"committed": "committed", "restored": "restored", "inconsistent": "restore_failed"}
 FIELDS = ("id", "rollout", "holder", "release", "previous", "phase", "snapshot", "began", "updated", "lease_until", "options")
 Record = Dict[str, Any]
-EMPTY = {"schema": SCHEMA, "installed": None, "last_known_good": None, "transaction": None, "history": []}  # type: Record
+EMPTY = {"schema": 1, "installed": None, "last_known_good": None, "transaction": None, "history": []}  # type: Record
 
 
 def iso(now: float) -> str:
@@ -107,6 +108,8 @@ def _problem(record: Record) -> Optional[str]:
     if record["schema"] < 1:
         return "its schema is {0}".format(record["schema"])
     transaction = record.get("transaction")
+    if not _floor.sound(record.get("floors") or {}):
+        return "floors is not a mapping of releases to epochs and ranges"
     failed = record.get("failed") or []
     if not isinstance(failed, list) or not all(isinstance(item, dict) and isinstance(item.get("release"), dict) and "times" in item for item in failed):
         return "failed is not a list of releases that failed"
@@ -139,13 +142,26 @@ def open_transaction(record: Record) -> Optional[Dict[str, Any]]:
     return transaction if transaction is not None and transaction["phase"] not in OVER else None
 
 
+def _write(state_dir: str, record: Record) -> Record:
+    record["schema"] = 2 if record.get("floors") or record.get("quarantined") else 1
+    write_json(path_of(state_dir), record)
+    return record
+
+
 def start(state_dir: str, record: Record, transaction: Dict[str, Any]) -> Record:
-    """Write a new transaction in phase prepared. The one before it must be over."""
+    """Write a new transaction in phase prepared. The one before it must be over.
+
+    What its release declares vulnerable, and the waiver that it is begun with, are known here from now on, however it ends.
+    """
     if open_transaction(record):
         raise RolloutError("transaction {0} is still {1}".format(record["transaction"]["id"], record["transaction"]["phase"]), "phase")
     record = dict(record, transaction=dict(transaction, phase="prepared"))
-    write_json(path_of(state_dir), record)
-    return record
+    floors = _floor.declared(record.get("floors"), transaction["release"])
+    if floors:
+        record["floors"] = floors
+    if transaction.get("waiver"):
+        record["waivers"] = (record.get("waivers") or []) + [dict(transaction["waiver"], used=transaction["began"])]
+    return _write(state_dir, record)
 
 
 def withdraw(state_dir: str, before: Record) -> None:
@@ -160,8 +176,7 @@ def withdraw(state_dir: str, before: Record) -> None:
 def disown(state_dir: str, record: Record, last_known_good: Optional[str]) -> Record:
     """Another snapshot is last known good, because the one that was is damaged."""
     record = dict(record, last_known_good=last_known_good)
-    write_json(path_of(state_dir), record)
-    return record
+    return _write(state_dir, record)
 
 
 def advance(state_dir: str, record: Record, phase: str, now: float, last_known_good: Optional[str] = None, **changes: Any) -> Record:
@@ -183,12 +198,27 @@ def advance(state_dir: str, record: Record, phase: str, now: float, last_known_g
         record["failed"] = _remembered(record, transaction, now)
     if phase in OUTCOMES:
         record["history"] = (record["history"] + [_past(transaction, OUTCOMES[phase], now)])[-HISTORY:]
+    if phase == "restored":
+        _judge_restored(record, transaction, now)
     if phase == "committed":
         record.update(installed=transaction["release"], last_known_good=last_known_good)
+        floors = _floor.raised(record.get("floors"), transaction["release"], iso(now))
+        if floors:
+            record["floors"] = floors
+        if not transaction.get("waiver"):
+            record.pop("quarantined", None)
         record["failed"] = _others(record, transaction["release"].get("digest"))
         record.pop("drained", None)  # a host rejoins before it commits
-    write_json(path_of(state_dir), record)
-    return record
+    return _write(state_dir, record)
+
+
+def _judge_restored(record: Record, transaction: Dict[str, Any], now: float) -> None:
+    """A host that runs what is known to be unsafe is quarantined; the time to mend that counts from the first time."""
+    why = _floor.unsafe(record.get("floors"), record["installed"], transaction["release"])
+    if why:
+        until = iso(now + transaction.get("quarantine", 0))
+        first = record.get("quarantined") or {"since": iso(now), "until": until}
+        record["quarantined"] = dict(first, why=why, release=record["installed"], transaction=transaction["id"])
 
 
 def anchored(anchor: Optional[Dict[str, Any]]) -> Dict[str, Any]:
@@ -199,15 +229,13 @@ def anchored(anchor: Optional[Dict[str, Any]]) -> Dict[str, Any]:
 def renew(state_dir: str, record: Record, **changes: Any) -> Record:
     """Write the transaction with another lease, and what else goes with that; the phase stays."""
     record = dict(record, transaction=dict(record["transaction"], **changes))
-    write_json(path_of(state_dir), record)
-    return record
+    return _write(state_dir, record)
 
 
 def rehearsed(state_dir: str, record: Record, drill: Dict[str, Any]) -> Record:
     """Write the record with the result of one more drill; all else stays."""
     record = dict(record, drills=((record.get("drills") or []) + [drill])[-DRILLS:])
-    write_json(path_of(state_dir), record)
-    return record
+    return _write(state_dir, record)
 
 
 def drilled(record: Record, digest: str) -> bool:
@@ -235,8 +263,7 @@ def _others(record: Record, digest: Any) -> List[Dict[str, Any]]:
 def note_drained(state_dir: str, record: Record, drained: bool) -> Record:
     """Note that the host may be out of traffic, or that it is not; transactions that begin and end do not change this."""
     record = dict(record, drained=drained)
-    write_json(path_of(state_dir), record)
-    return record
+    return _write(state_dir, record)
 
 
 def _past(transaction: Dict[str, Any], outcome: str, now: float) -> Dict[str, Any]:

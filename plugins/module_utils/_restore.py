@@ -69,7 +69,7 @@ def restore(
         if found is None or (found["id"] != transaction if transaction else found["holder"].get("run") != run_id):
             return False, _result("untouched", None), {}
         if not open_transaction(record) and not may_be_dirty(found):
-            return False, _result(found["phase"], found), {}
+            return False, dict(_result(found["phase"], found), quarantined=record.get("quarantined")), {}
         if found["phase"] == "inconsistent" and not force:
             raise inconsistent(found)
         if found["phase"] == "held" and not force:
@@ -170,7 +170,7 @@ def settle(
         ) from error
     record = _move(state_dir, record, "restored", clock())
     _timer.disarm(state_dir, command)
-    result.update(warned(state_dir, record, clock()))
+    result.update(warned(state_dir, record, clock()), quarantined=record.get("quarantined"))
     result["seconds"] = round(clock() - began, 3)
     return record, result, diff
 
@@ -236,6 +236,7 @@ def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: "Optiona
         "packages": [],
         "checks": [],
         "seconds": 0.0,
+        "quarantined": None,
     }
 
 

@@ -36,6 +36,9 @@ options:
     description:
       - The release with its C(name), C(version) and C(digest).
       - Without a digest it may be a whole O(ignore:rollout_release); the action plugin then computes the digest.
+      - Its C(epoch), a whole number from 0 on, is the floor of this host once it is committed. A release of the same name with a lower one is
+        refused from then on with RV(reason=below_floor), whoever asks.
+      - C(vulnerable) lists ranges of versions of this name, as O(vulnerable) does.
     type: dict
     required: true
   paths:
@@ -152,6 +155,26 @@ options:
     description: Whether the change may begin although O(irreversible) says that it cannot be undone.
     type: bool
     default: false
+  vulnerable:
+    description:
+      - Versions of this release that must not run, as C(vers:<scheme>/<constraints>), such as C(vers:semver/>=1.2|<1.4.1). The schemes are
+        C(deb), C(rpm), C(semver) and C(pypi).
+      - The host keeps them, whatever becomes of this transaction, until a release with a higher epoch is committed that declares its own.
+        A release whose version is in one of them, or cannot be ordered in its scheme, is refused with RV(reason=below_floor).
+    type: list
+    elements: str
+    default: []
+  waiver:
+    description:
+      - A permission to begin although the release is below the floor, with C(id), C(by), C(why) and C(expires) (ISO 8601 in UTC). The strategy
+        gives it, after it has verified the signature. Expired when now >= C(expires). It is used up here once the transaction begins.
+    type: dict
+  quarantine:
+    description:
+      - Seconds in which a host that had to be restored to what is known to be unsafe, by the epoch or O(vulnerable), should run something else.
+        The record says so as C(quarantined), with C(since), C(until) and C(why).
+    type: int
+    default: 604800
   min_free:
     description: Bytes that must stay free on the file system of O(state_dir) after the snapshot.
     type: int
@@ -254,20 +277,21 @@ refused:
 reason:
   description: >-
     One word for machines, such as V(bad_path), V(bad_check), V(bad_package), V(no_package), V(no_package_manager), V(broken_package), V(package),
-    V(bad_service), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible), V(sick), V(no_space), V(unreadable),
-    V(immutable), V(busy_file), V(provider), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
+    V(bad_service), V(no_systemd), V(state_dir), V(inconsistent), V(held), V(failed_before), V(irreversible), V(below_floor), V(sick), V(no_space),
+    V(unreadable), V(immutable), V(busy_file), V(provider), V(revert_timer), V(program), V(locked), V(record), V(schema) or V(restore_failed).
   returned: failure
   type: str
 """
 
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils._begin import begin
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, Refused, finish
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
+from ansible_collections.onprem.rollout.plugins.module_utils._versions import Range
 
 ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {
@@ -287,6 +311,9 @@ ARGUMENTS: Dict[str, Any] = {
         "retry_failed": {"type": "bool", "default": False},
         "irreversible": {"type": "str", "default": ""},
         "accept_irreversible": {"type": "bool", "default": False},
+        "vulnerable": {"type": "list", "elements": "str", "default": []},
+        "waiver": {"type": "dict"},
+        "quarantine": {"type": "int", "default": 7 * 86400},
         "anchor": {"type": "dict"},
         "min_free": {"type": "int", "default": 64 * 1024 * 1024},
         "lease": {"type": "int", "default": 1800},
@@ -320,8 +347,22 @@ def run(module: AnsibleModule) -> Outcome:
     negative = ["{0}: {1}".format(name, options[name]) for name in ("revert_after", "payload_timeout") if options[name] < 0]
     if negative:
         raise Refused("{0}: write seconds, from 0 on. Nothing was touched.".format(", ".join(negative)), "bad_input")
-    options["release"] = {key: options["release"][key] for key in ("name", "version", "digest")}
+    options["release"] = identity(options["release"], options["vulnerable"])
     return begin(options, module.check_mode)
+
+
+def identity(given: Dict[str, Any], vulnerable: List[str]) -> Dict[str, Any]:
+    """What the record keeps of a release."""
+    release = {key: given[key] for key in ("name", "version", "digest")}
+    epoch, ranges = given.get("epoch") or 0, list(given.get("vulnerable") or []) + vulnerable
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+        raise Refused("release.epoch: {0!r}: write a whole number from 0 on. Nothing was touched.".format(epoch), "bad_input")
+    for text in ranges:
+        try:
+            Range(str(text))
+        except ValueError as error:
+            raise Refused("vulnerable: {0}: {1}. Nothing was touched.".format(text, error), "bad_input") from error
+    return dict(release, **{key: value for key, value in (("epoch", epoch), ("vulnerable", ranges)) if value})
 
 
 def main() -> None:

@@ -103,6 +103,12 @@ checks:
   returned: success, or if the restore failed
   type: list
   elements: dict
+quarantined:
+  description: >-
+    What makes the host unsafe on what it runs now (C(why)), C(since) when, and C(until) when it should run something else, as M(onprem.rollout.begin) was
+    told. Null when nothing does.
+  returned: success
+  type: dict
 seconds:
   description: How long it took.
   returned: success, or if the restore failed

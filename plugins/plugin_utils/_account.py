@@ -19,7 +19,18 @@ from typing import Any, Protocol
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _ended, _holder, _inputs, _ledgers, _status, _story
+from ansible_collections.onprem.rollout.plugins.plugin_utils import (
+    _anchor,
+    _ended,
+    _floors,
+    _holder,
+    _inputs,
+    _ledgers,
+    _signatures,
+    _status,
+    _story,
+    _waivers,
+)
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
 from ansible_collections.onprem.rollout.plugins.plugin_utils._commands import Commands
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
@@ -36,6 +47,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._reasons import Rea
 from ansible_collections.onprem.rollout.plugins.plugin_utils._replan import changes, inputs_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._stage import Settings
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import Standing, by_whom, standing_of
+from ansible_collections.onprem.rollout.plugins.plugin_utils._waivers import Waivers
 
 display = Display()
 
@@ -69,6 +81,7 @@ class Account:
     _digest = ""
     _standing = Standing("")
     _sound = True
+    _waived = Waivers()
 
     def _take_in(self, core: PlayInput, engine: str) -> None:
         """Everything that this run is told; an AnsibleError with all that is wrong with it."""
@@ -80,8 +93,21 @@ class Account:
         if self._inputs.verb == "status" and self._inputs.ledger != _ledgers.default_place():
             self._require_ledger()
         self._release = release_digest(self._inputs.release)
+        self._waived = self._read_waivers()
+        _waivers.drop(self._waived)
         self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, self._release)
         self._commands = Commands(sys.argv, core.playbooks)
+
+    def _read_waivers(self) -> Waivers:
+        """The waivers that count now, for hosts that begin in this run. When nobody can tell, none does."""
+        directory, signers = self._inputs.waivers
+        if not directory:
+            return Waivers()
+        release = {**self._inputs.release, "digest": self._release}
+        try:
+            return _waivers.read(directory, signers, release, _ledgers.user(self._core.variables(self._core.hosts[0])), time.time())
+        except _signatures.CannotAsk as error:
+            return Waivers(flaws=(f"waivers cannot be checked: {error}",))
 
     @property
     def _changes(self) -> bool:
@@ -93,6 +119,8 @@ class Account:
         return Settings(
             self._inputs.reconnect_timeout,
             retry_failed=self._inputs.retry_failed,
+            release=_floors.identity(self._inputs.release, self._release, list(self._inputs.vulnerable)) if self._inputs.release else {},
+            waivers=self._waived,
             renew_interval=self._inputs.lease / 3,
             max_wait=self._inputs.max_wait,
         )

@@ -54,5 +54,6 @@ def with_identity(given: dict[str, Any]) -> dict[str, Any]:
     release = given.get("release")
     if isinstance(release, Mapping):
         digest = release.get("digest") or release_digest(release)
-        given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": digest}
+        floor = {key: release[key] for key in ("epoch", "vulnerable") if release.get(key)}
+        given["release"] = {"name": release.get("name"), "version": release.get("version"), "digest": digest, **floor}
     return given

@@ -16,10 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import stat
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,30 +24,13 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_options import Options
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import ENCODER, Entry, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, LARGEST, NEVER, CannotAsk, person, read_text, verify
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import end_of
 
 TYPE = "approval"
 OPTIONS = ("type", "name", "count", "not_launcher", "allowed_signers", "files", "max_age")
-NAMESPACE = "onprem-rollout"
 VERB = "ansible-playbook onprem.rollout.approve"
-KEYGEN_LIMIT = 10.0  # seconds
-LARGEST = 64 * 1024  # bytes of an approval or a signature
 TOLD = 5  # approvals that do not count and are told of, the newest first
-NEVER = float("inf")
-UNKNOWN_KEY = "was signed with a key that allowed_signers does not have for that name"
-FLAWS = {
-    "namespace does not match": f"was signed for another purpose, and not with -n {NAMESPACE}",
-    "incorrect signature": "has a signature of another text: one of them was changed",
-    "key has expired": "was signed with a key that allowed_signers says has expired",
-    "key is not yet valid": "was signed with a key that allowed_signers says is not valid yet",
-    "parse signature": "has a signature that is none",
-    "incomplete message": "has a signature that is none",
-    "invalid format": "has a signature that is none",
-}
-
-
-class CannotAsk(Exception):
-    """Nobody can say now whether there is an approval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,60 +58,6 @@ def approval_text(plan: str, by: str, remark: str, expires: str | None) -> str:
     return ENCODER.encode({"plan": plan, "by": by, "remark": remark, "expires": expires}) + "\n"
 
 
-def sign(text: str, key: str) -> str:
-    """The signature, armored. key: the path of a private key without a passphrase, or of a public key whose private half an agent has."""
-    code, out, said = _keygen("sign", "-f", key, text=text)
-    if code:
-        raise CannotAsk(f"{key} could not sign: {_last(said)}")
-    return out
-
-
-def verify(text: str, signature: str, by: str, allowed_signers: str) -> tuple[str, str]:
-    """The fingerprint of the key that signed, and why the signature does not count, or nothing."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", prefix="onprem-rollout-") as file:
-        file.write(signature)
-        file.flush()
-        code, out, said = _keygen("verify", "-f", allowed_signers, "-I", by, "-s", file.name, text=text)
-    if code == 0:
-        key = re.search(r"key (\S+)\s*\Z", out)
-        return key[1] if key else "", ""
-    if "allowed keys file" in said.lower():
-        raise CannotAsk(f"allowed_signers cannot be read: {_last(said)}")
-    refused = f"has a signature that ssh-keygen refuses: {_last(said)}" if said.strip() else UNKNOWN_KEY
-    return "", next((flaw for word, flaw in FLAWS.items() if word in said.lower()), refused)
-
-
-def _keygen(verb: str, *options: str, text: str) -> tuple[int, str, str]:
-    argv = ["ssh-keygen", "-Y", verb, "-n", NAMESPACE, *options]
-    try:
-        done = subprocess.run(
-            argv,
-            input=text.encode("utf-8", "surrogateescape"),
-            capture_output=True,
-            timeout=KEYGEN_LIMIT,
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CannotAsk(f"ssh-keygen did not end within {KEYGEN_LIMIT:g} s") from error
-    except OSError as error:
-        raise CannotAsk(f"ssh-keygen cannot be started: {error.strerror}; install OpenSSH's client on the controller") from error
-    out, said = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-    if done.returncode not in (0, 255):
-        raise CannotAsk(f"ssh-keygen -Y {verb} ended with {done.returncode}: {said.strip().partition(chr(10))[0]}; it needs OpenSSH 8.1 or newer")
-    return done.returncode, out, said
-
-
-def _last(said: str) -> str:
-    return said.strip().rpartition("\n")[2]
-
-
-def person(name: str) -> str:
-    """Who it is, whatever the machine or the domain: R(ada) for R(ada on ctl1, pid 7) and R(Ada@example.org)."""
-    return name.partition(" on ")[0].partition("@")[0].strip().casefold()
-
-
 @dataclass(slots=True)
 class ApprovalGate:
     """count: approvals by so many people. max_age: seconds that an approval without an end of its own holds, None for ever."""
@@ -154,7 +79,7 @@ class ApprovalGate:
         if self.not_launcher and not person(situation.launcher):
             raise CannotAsk("nobody knows who launched this run, and it must not be the approver")
         if self.allowed_signers:
-            _read(self.allowed_signers, "allowed_signers", NEVER)
+            read_text(self.allowed_signers, "allowed_signers", NEVER)
         counted: list[str] = []
         ends: list[float] = []
         people: set[str] = set()
@@ -201,7 +126,7 @@ class ApprovalGate:
         if flaw or situation.now > end:
             return flaw or f"expired at {approval.expires or stamp(end)}", 0.0, set()
         if self.allowed_signers:
-            key, flaw = verify(approval.text, approval.signature, approval.by, self.allowed_signers)
+            key, flaw = verify(approval.text, approval.signature, approval.by, self.allowed_signers, APPROVAL)
             names |= {key} if key else set()
         return flaw, end, names
 
@@ -225,7 +150,7 @@ class ApprovalGate:
         for name in names:
             path = os.path.join(self.files, name)
             try:
-                text, signature = _read(path, "the file", LARGEST), _read(path + ".sig", "its signature", LARGEST)
+                text, signature = read_text(path, "the file", LARGEST), read_text(path + ".sig", "its signature", LARGEST)
             except CannotAsk as error:
                 yield Approval(path, flaw=f"cannot be read: {error}")
                 continue
@@ -266,19 +191,6 @@ def _claim(approval: Approval) -> Approval:
     return Approval(approval.where, by, plan, " ".join(remark.split()), said.get("expires"), approval.at, approval.who, approval.text, approval.signature)
 
 
-def _read(path: str, what: str, largest: float) -> str:
-    """A regular file of at most so many bytes; CannotAsk."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as source:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > largest:
-                raise CannotAsk(f"{what} {path} is no regular file" + (f" of at most {largest:g} bytes" if largest < NEVER else ""))
-            return source.read().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise CannotAsk(f"{what} {path}: {error.strerror}") from error
-
-
 def parse(raw: Mapping[str, Any], where: str) -> tuple[ApprovalGate | None, list[Problem]]:
     """One item of the policy. The files must be there already; their content may change while the rollout waits."""
     options = Options(raw, OPTIONS, where)
@@ -296,7 +208,7 @@ def parse(raw: Mapping[str, Any], where: str) -> tuple[ApprovalGate | None, list
     )
     if gate.allowed_signers:
         try:
-            _read(gate.allowed_signers, "the file", NEVER)
+            read_text(gate.allowed_signers, "the file", NEVER)
         except CannotAsk as error:
             options.wrong("allowed_signers", f"cannot be read: {error}; relative paths are looked for in {os.getcwd()}")
     if gate.files and not gate.allowed_signers:

@@ -32,6 +32,7 @@ NUMBERS = {
     "rollout_revert_after": (0, 600),
     "rollout_retry_wait": (1, 60),
     "rollout_retry_for": (0, 1800),
+    "rollout_quarantine_for": (0, 604800),
 }
 CHOICES: dict[str, tuple[Any, ...]] = {
     "rollout_immutable": ("refuse", "lift"),

@@ -96,6 +96,14 @@ class HostRun:
             return ""
         return f"its change cannot be undone ({transaction.get('irreversible')}) and did not go through: {transaction.get('reason')}"
 
+    @property
+    def quarantined(self) -> Mapping[str, Any]:
+        """Why, since and until when the host runs what is known to be unsafe, by its record or by a restore of this run; else nothing."""
+        if self.outcome is State.COMMITTED:
+            return {}
+        found = self.facts.get("quarantined") or self.record.get("quarantined")
+        return found if isinstance(found, Mapping) else {}
+
     def hear(self, report: Report) -> None:
         """A task ended."""
         if report.payload == "task":

@@ -19,7 +19,7 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _gates, _ledgers
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _artifact, _floors, _gates, _ledgers
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Gate
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_window import WindowGate, future_problem, together_problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._given import (
@@ -76,6 +76,8 @@ class Inputs:
     max_wait: float = 1800.0
     supersede_wait: float = 1800.0
     force: str = ""
+    vulnerable: tuple[str, ...] = ()
+    waivers: tuple[str, str] = ("", "")
 
 
 def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]:
@@ -106,6 +108,10 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
         release, found = parse_release(raw_release)
         problems += found
     data = raw_release if isinstance(raw_release, Mapping) else {}
+    vulnerable = value("rollout_vulnerable", [])
+    problems += _floors.problems(data, vulnerable) if data and upgrades else []
+    waivers, found = waiver_places(str(value("rollout_waivers", "")), str(value("rollout_waiver_signers", "")))
+    problems += found
     tailored, found = parse_tailored(data)
     problems += found
     members, found = read_hosts(source, rings, verb, release or NO_RELEASE, Tailor({} if found or not upgrades or release is None else data))
@@ -149,8 +155,22 @@ def read(source: Source, engine: str = "staged") -> tuple[Inputs, list[Problem]]
         audit=switch(source, shared, "rollout_audit", "", problems),
         replan=switch(source, shared, "rollout_replan", "", problems), force="".join(force),
         gates=_gates_of(rings, common, problems) if upgrades else {},
+        vulnerable=tuple(map(str, vulnerable)) if isinstance(vulnerable, list) else (), waivers=waivers,
     )  # fmt: skip
     return inputs, problems
+
+
+def waiver_places(directory: str, signers: str) -> tuple[tuple[str, str], list[Problem]]:
+    """The directory of waivers and the file of those who may sign them, on the controller; both or neither."""
+    problems = []
+    if bool(directory) != bool(signers):
+        lacking = "rollout_waiver_signers" if directory else "rollout_waivers"
+        problems.append(Problem(lacking, "", "give the directory rollout_waivers and the file rollout_waiver_signers, or neither"))
+    if directory and not os.path.isdir(os.path.expanduser(directory)):
+        problems.append(Problem("rollout_waivers", directory, f"make this directory; relative paths are looked for in {os.getcwd()}"))
+    if signers and not os.path.isfile(os.path.expanduser(signers)):
+        problems.append(Problem("rollout_waiver_signers", signers, f"is no file of allowed signers; relative paths are looked for in {os.getcwd()}"))
+    return (os.path.abspath(os.path.expanduser(directory)), os.path.abspath(os.path.expanduser(signers))) if directory and signers else ("", ""), problems
 
 
 def engine_problems(chosen: Any, at_work: str) -> list[Problem]:
@@ -239,7 +259,7 @@ def read_hosts(source: Source, rings: tuple[Ring, ...], verb: str, release: Rele
         if reason and upgrades and not members[-1].hold:
             irreversible.setdefault(reason, []).append(host)
         if upgrades:
-            for name in ("rollout_payload", "rollout_drain", "rollout_rejoin"):
+            for name in ("rollout_payload", "rollout_drain", "rollout_rejoin", "rollout_quarantine"):
                 role = str(filled(source, variables.get(name) or DEFAULT_ROLES.get(name, ""), variables, f"host {host}, {name}", problems, ""))
                 if role in BUILT_IN and name == "rollout_payload":
                     payloads.setdefault((role, *setting(role, source, variables, release.name, tailor.variables(is_what, release.variables))), host)

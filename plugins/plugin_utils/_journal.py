@@ -158,6 +158,8 @@ class Journal:
         elif event.kind == "gate":
             verdict, _colon, why = event.detail.partition(": ")
             self.note("gate", **place, verdict=verdict, why=why)
+        elif event.kind == "waived":
+            self.note("waived", host=event.host, waiver=event.detail)
         elif event.kind == "outage":
             self.note("outage", host=event.host, why=event.detail)
         elif event.kind == "halted":

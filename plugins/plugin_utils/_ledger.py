@@ -34,6 +34,7 @@ KINDS = {
     "host": "a host has its outcome",
     "gate": "a gate gave its verdict",
     "outage": "an outage began, with its reason, or is over",
+    "waived": "a host may go below its floor, by a waiver",
     "halted": "nobody new is let in any more",
     "finished": "a run of upgrade ended",
     "approve": "somebody approved a plan",

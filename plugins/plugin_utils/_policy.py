@@ -103,7 +103,7 @@ class Artifact:
 @dataclass(frozen=True, slots=True)
 class Release:
     """What is rolled out. irreversible: what it changes that no restore can undo, or nothing.
-    candidate: goes only to hosts that opted in."""
+    candidate: goes only to hosts that opted in. epoch: raised when older releases become unsafe."""
 
     name: str
     version: str
@@ -111,6 +111,7 @@ class Release:
     variables: Mapping[str, Any] = field(default_factory=dict)
     irreversible: str = ""
     candidate: bool = False
+    epoch: int = 0
 
     @property
     def label(self) -> str:
@@ -300,7 +301,7 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     if not isinstance(raw, Mapping):
         return None, [Problem(where, raw, "give the release as extra vars: -e @release.yml with name, version and artifacts")]
     problems: list[Problem] = []
-    known = ("name", "version", "artifacts", "variables", "irreversible", "candidate", "tailored")
+    known = ("name", "version", "artifacts", "variables", "irreversible", "candidate", "epoch", "vulnerable", "tailored")
     for option in raw:
         if option not in known:
             problems.append(Problem(f"{where}.{option}", raw[option], f"no such option; allowed: {', '.join(known)}"))
@@ -323,13 +324,17 @@ def parse_release(raw: Any, where: str = "rollout_release") -> tuple[Release | N
     candidate = raw.get("candidate", False)
     if not isinstance(candidate, bool):
         problems.append(Problem(f"{where}.candidate", candidate, "write true for a release that goes only to hosts with rollout_early_access, or leave it out"))
+    epoch = _whole(raw.get("epoch", 0))
+    if epoch is None or epoch < 0:
+        problems.append(Problem(f"{where}.epoch", raw["epoch"], "write a whole number from 0 on; raise it when older releases become unsafe"))
     for variable in variables:
         if not isinstance(variable, str) or not RING_NAME.match(variable):
             problems.append(Problem(f"{where}.variables", variable, "name a variable by letters, digits and underscores"))
     parsed = [parse_artifact(item, f"{where}.artifacts[{index}]", problems) for index, item in enumerate(artifacts)]
     if problems:
         return None, problems
-    return Release(str(name), str(version), tuple(item for item in parsed if item is not None), dict(variables), str(irreversible).strip(), bool(candidate)), []
+    found = tuple(item for item in parsed if item is not None)
+    return Release(str(name), str(version), found, dict(variables), str(irreversible).strip(), bool(candidate), epoch or 0), []
 
 
 def parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | None:
@@ -357,7 +362,7 @@ def parse_artifact(raw: Any, where: str, problems: list[Problem]) -> Artifact | 
 
 
 def release_digest(release: Mapping[str, Any]) -> str:
-    """The identity of a release: SHA-256 over its name, its version, its artifacts' SHA-256, its variables and how it is tailored, in hex.
+    """The identity of a release: SHA-256 over its name, its version, its artifacts' SHA-256, its variables, its epoch and how it is tailored, in hex.
 
     It is the same for every host, whatever that takes of the release. Where an artifact lies does not change what is installed, so a
     mirror does not make a new release; another configuration does.
@@ -368,6 +373,8 @@ def release_digest(release: Mapping[str, Any]) -> str:
 
     variables, tailored = release.get("variables"), release.get("tailored")
     identity = [release.get("name"), release.get("version"), digests(release)] + ([variables] if variables else [])
+    if release.get("epoch"):
+        identity.append({"epoch": int(release["epoch"])})
     if tailored:
         identity.append({"tailored": [[entry.get("when"), digests(entry), entry.get("variables")] for entry in tailored]})
     canonical = json.dumps(identity, sort_keys=True, default=str)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _floors
 from ansible_collections.onprem.rollout.plugins.plugin_utils._conductor import Conductor
 from ansible_collections.onprem.rollout.plugins.plugin_utils._hostrun import HostRun, drilled, failed_before, in_progress
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
@@ -151,10 +152,23 @@ class Reading:
             self._end(host, State.REFUSED, now, run.why or "it failed in an earlier play")
         elif (run.record.get("installed") or {}).get("digest") == self._digest and not in_progress(run.record):
             self._end(host, State.SKIPPED, now, "")
+        elif below := self._below_floor(host, run):
+            self._end(host, State.REFUSED, now, below)
         elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
             self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
         elif run.unfit:
             self._end(host, State.REFUSED, now, run.unfit)
+
+    def _below_floor(self, host: str, run: HostRun) -> str:
+        """Why the host may not run this release; nothing when it may, or when a waiver lets it, of which it is told."""
+        why = _floors.below(run.record, self._settings.release)
+        if not why:
+            return ""
+        waiver, used = _floors.waiver_of(run.record, host, self._settings.waivers)
+        if waiver is None:
+            return _floors.refusal(f"{why}; {used}" if used else why, self._settings.waivers)
+        self._tell(Event("waived", self._clock(), host, detail=f"{waiver['id']} of {waiver['by']}, until {waiver['expires']}: {waiver['why']}; {why}"))
+        return ""
 
     def _keep_out(self, host: str, run: HostRun) -> None:
         """The customer holds the host: what is half done was settled, but it takes no part, and no trouble of it is the rollout's."""

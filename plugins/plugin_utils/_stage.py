@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
+
+from ansible_collections.onprem.rollout.plugins.plugin_utils._waivers import Waivers
 
 
 class Place(Enum):
@@ -54,6 +57,8 @@ class Settings:
     reconnect_interval: seconds between two tries to reach it.
     renew_interval: seconds after which a parked host proves itself healthy again, which also renews its lease.
     retry_failed: hosts where a release that failed before is tried again.
+    release: its name, version, digest, epoch and vulnerable ranges, as a host judges it.
+    waivers: hosts that may go below their floor all the same, and why other waivers do not count.
     outage_interval: seconds after which a host does its check again in an outage.
     look_interval: seconds after which a fleet that is not healthy is looked at again.
     max_wait: seconds that an outage, or a fleet that is not healthy, may last before the rollout ends.
@@ -66,4 +71,6 @@ class Settings:
     outage_interval: float = 10.0
     look_interval: float = 30.0
     max_wait: float = 1800.0
+    release: Mapping[str, Any] = field(default_factory=dict)
+    waivers: Waivers = field(default_factory=Waivers)
     seek_interval: float = 15.0

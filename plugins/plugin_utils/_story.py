@@ -182,7 +182,12 @@ def alarm_lines(runs: Mapping[str, Any], commands: Commands) -> list[str]:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! An operator decides: make it well and commit it, or have its files put back all the same with rollout_force_restore=true")
         lines.append(f"!!   {commands.other('recover', '--limit', limit, '-e', 'rollout_force_commit=true')}")
-    return lines
+    hosts = [host for host, run in runs.items() if run.quarantined]
+    return lines + [f"!! QUARANTINED: {clean(host)} runs what is unsafe, to be mended until {quarantine(runs[host].quarantined)}" for host in hosts]
+
+
+def quarantine(found: Mapping[str, Any]) -> str:
+    return f"{clean(found.get('until'))}: {clean(found.get('why'))}"
 
 
 def _with_state(host: str, runs: Mapping[str, Any], states: Mapping[str, State]) -> str:
@@ -256,6 +261,7 @@ def event_line(event: Event, conductor: Conductor, runs: Mapping[str, Any]) -> s
         "soak": f"{where}: soaks for {span(float(event.detail or 0))}" if event.kind == "soak" else None,
         "halted": f"HALTED in {where}" if detail != Halt.WAITING.value else f"{where}: this run waits no longer",
         "asks": f"  {host}: {detail}; is it an outage? Others are asked whether it fails there too",
+        "waived": f"  {host}: below its floor, but let in by the waiver {detail}",
         "decided": detail,
         "gate": f"{where}: {detail}",
     }.get(event.kind)

@@ -79,6 +79,8 @@ ON_ONE_CORE = {
     "test_recover.py": ("test_half_done_hosts_are_settled_with_an_empty_controller_and_nobody_else_is_changed",),
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": (),
+    "test_floors.py": ("test_who_committed_an_epoch_takes_nothing_older_whoever_asks",),
+    "test_supersede.py": (),
     "test_health.py": (
         "test_a_service_that_dies_in_mid_soak_sends_its_wave_back_and_the_check_is_named",
         "test_an_outage_restores_nobody_spends_no_budget_and_says_so",

@@ -156,6 +156,7 @@ class Host:
             "provider_commands": {},
             "revert_after": 0,
             "payload_timeout": 0,
+            "quarantine": 7 * 86400,
         }
         base.update(options)
         return _begin.begin(base, check_mode, self.clock, self.check, self.command)

@@ -128,7 +128,7 @@ UNREADABLE = [
     ("[]", "record", "no schema"),
     ('{"schema": "1"}', "record", "no schema"),
     ('{"schema": 0}', "record", "its schema is 0"),
-    ('{"schema": 2}', "schema", "has schema 2; this version of onprem.rollout knows schemas up to 1"),
+    ('{"schema": 3}', "schema", "has schema 3; this version of onprem.rollout knows schemas up to 2"),
     ('{"schema": 1}', "record", "missing"),
     (json.dumps(record("prepared", transaction={"id": "x"})), "record", "transaction has no rollout, holder"),
     (json.dumps(record("prepared", transaction=[])), "record", "not a mapping"),

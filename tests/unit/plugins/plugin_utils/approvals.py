@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Situation
-from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text, sign
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, Head, stamp
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, sign
 
 PLAN = "abc123def456" + "0" * 52
 OTHER = "f" * 64
@@ -23,7 +24,7 @@ def event(at=NOW - 60, who="bob on ctl2, pid 9", number=3, **data):
 
 def signed(keys, by="bob@example.org", key="bob", plan=PLAN, expires=LATER, remark="looks good", **changes):
     text = approval_text(plan, by, remark, expires)
-    return event(**{"by": by, "expires": expires, "text": text, "signature": sign(text, str(keys / key)), **changes})
+    return event(**{"by": by, "expires": expires, "text": text, "signature": sign(text, str(keys / key), APPROVAL), **changes})
 
 
 def situation(*events, now=NOW, launcher=LAUNCHER):

@@ -11,9 +11,10 @@ import subprocess
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Verdict
-from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text, person, sign
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, Event, Head, seconds, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger_file import LedgerFile
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, person, sign
 from ansible_collections.onprem.rollout.tests.unit.plugins.plugin_utils.approvals import (
     EARLIER,
     LATER,
@@ -146,7 +147,7 @@ def test_a_signed_approval_counts(keys):
 def test_a_signature_survives_the_ledger(keys, tmp_path):
     ledger = LedgerFile(str(tmp_path / "ledger.jsonl"), "bob on ctl2, pid 9", lambda: NOW)
     text = approval_text(PLAN, "bob@example.org", "grüße\n\U0001f600", LATER)
-    ledger.append([Event("approve", "shop-2.0", {"text": text, "signature": sign(text, str(keys / "bob"))})])
+    ledger.append([Event("approve", "shop-2.0", {"text": text, "signature": sign(text, str(keys / "bob"), APPROVAL)})])
     assert gate(keys).ask(situation(*ledger.entries())).why == "plan abc123def456 is approved by bob@example.org (grüße \U0001f600)"
 
 

@@ -12,9 +12,10 @@ import subprocess
 
 import pytest
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils import _gate_approval
+from ansible_collections.onprem.rollout.plugins.plugin_utils import _signatures
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Verdict
-from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text, parse, sign, verify
+from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_approval import ApprovalGate, approval_text, parse
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, CannotAsk, sign, verify
 from ansible_collections.onprem.rollout.tests.unit.plugins.plugin_utils.approvals import (
     LATER,
     PLAN,
@@ -31,7 +32,7 @@ def no_keygen(keys, monkeypatch, tmp_path):
 
 def hangs(keys, monkeypatch, tmp_path):
     program(monkeypatch, tmp_path, "exec sleep 60")
-    monkeypatch.setattr(_gate_approval, "KEYGEN_LIMIT", 0.2)
+    monkeypatch.setattr(_signatures, "KEYGEN_LIMIT", 0.2)
     return str(keys / "allowed")
 
 
@@ -73,13 +74,13 @@ def test_what_cannot_be_checked_is_an_error(keys, monkeypatch, tmp_path, make, w
 
 def test_a_file_of_signers_that_goes_in_the_very_moment_is_an_error(keys, tmp_path):
     text = approval_text(PLAN, "bob@example.org", "", None)
-    with pytest.raises(_gate_approval.CannotAsk, match="allowed_signers cannot be read"):
-        verify(text, sign(text, str(keys / "bob")), "bob@example.org", str(tmp_path / "gone"))
+    with pytest.raises(CannotAsk, match="allowed_signers cannot be read"):
+        verify(text, sign(text, str(keys / "bob"), APPROVAL), "bob@example.org", str(tmp_path / "gone"), APPROVAL)
 
 
 def test_a_key_that_cannot_sign_says_so(tmp_path):
-    with pytest.raises(_gate_approval.CannotAsk, match="could not sign"):
-        sign("text", str(tmp_path / "gone"))
+    with pytest.raises(CannotAsk, match="could not sign"):
+        sign("text", str(tmp_path / "gone"), APPROVAL)
 
 
 # --- files ---
