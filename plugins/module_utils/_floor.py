@@ -12,7 +12,7 @@ A release here has C(name), C(version), and, where they are not 0 and none, C(ep
 
 from typing import Any, Dict, List, Optional
 
-from ._versions import Range
+from ._ranges import Range
 
 Floors = Dict[str, Dict[str, Any]]
 Release = Dict[str, Any]

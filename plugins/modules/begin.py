@@ -290,8 +290,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.rollout.plugins.module_utils._begin import begin
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Outcome, Refused, finish
+from ansible_collections.onprem.rollout.plugins.module_utils._ranges import Range
 from ansible_collections.onprem.rollout.plugins.module_utils._store import local
-from ansible_collections.onprem.rollout.plugins.module_utils._versions import Range
 
 ARGUMENTS: Dict[str, Any] = {
     "argument_spec": {

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _floor
-from ansible_collections.onprem.rollout.plugins.module_utils._versions import Range
+from ansible_collections.onprem.rollout.plugins.module_utils._ranges import Range
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
 from ansible_collections.onprem.rollout.plugins.plugin_utils._waivers import Waivers
 

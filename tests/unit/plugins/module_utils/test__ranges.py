@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from ansible_collections.onprem.rollout.plugins.module_utils._versions import SCHEMES, Range
+from ansible_collections.onprem.rollout.plugins.module_utils._ranges import SCHEMES, Range
 
 SEMVER = [
     "1.0.0-alpha",
