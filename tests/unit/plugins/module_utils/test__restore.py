@@ -21,10 +21,9 @@ def inside(host):
 
 
 def test_a_host_that_never_began_is_untouched(host):
-    assert host.restore()[0:2] == (
-        False,
-        {"outcome": "untouched", "transaction": None, "files": dict(host.restore()[1]["files"]), "packages": [], "checks": [], "seconds": 0.0, "quarantined": None},
-    )
+    files = dict(host.restore()[1]["files"])
+    nothing = {"outcome": "untouched", "transaction": None, "files": files, "packages": [], "checks": [], "seconds": 0.0, "quarantined": None}
+    assert host.restore()[0:2] == (False, nothing)
     assert not os.path.exists(host.state_dir)
 
 
