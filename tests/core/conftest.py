@@ -36,6 +36,7 @@ REPO = HERE.parents[1]
 BIN = Path(sys.executable).parent
 
 # Files that speak of our modules and the role more than of core: shown whole on one core, on the others by the tests named here.
+# What the README says of every core has a test on every core: tests/unit/test_readme.py.
 FIRST_CORE = "2.19"
 ON_ONE_CORE = {
     "test_bad_input.py": ("test_bad_input[rings and release]",),
@@ -59,6 +60,8 @@ ON_ONE_CORE = {
         "test_ctrl_c_leaves_a_record_that_the_next_upgrade_settles_first",
         "test_a_payload_past_its_deadline_is_killed_and_restored",
         "test_concurrency_is_a_sliding_window_and_no_barrier[2]",
+        "test_a_host_without_systemd_restores_itself_when_its_controller_is_killed_in_the_payload",
+        "test_a_host_held_by_a_living_run_is_refused_by_name_even_past_its_lease",
     ),
     "test_payloads.py": (
         "test_a_rescue_of_the_payload_cannot_talk_a_reverted_host_into_a_commit",
@@ -79,17 +82,25 @@ ON_ONE_CORE = {
     "test_recover.py": ("test_half_done_hosts_are_settled_with_an_empty_controller_and_nobody_else_is_changed",),
     "test_gates.py": ("test_a_rollout_waits_for_its_approval_and_the_next_run_goes_on",),
     "test_placement.py": (),
-    "test_floors.py": ("test_who_committed_an_epoch_takes_nothing_older_whoever_asks",),
+    "test_floors.py": (
+        "test_who_committed_an_epoch_takes_nothing_older_whoever_asks",
+        "test_a_waiver_signed_by_somebody_else_lets_its_hosts_go_below_once",
+    ),
     "test_supersede.py": (),
     "test_health.py": (
         "test_a_service_that_dies_in_mid_soak_sends_its_wave_back_and_the_check_is_named",
         "test_an_outage_restores_nobody_spends_no_budget_and_says_so",
         "test_a_service_that_is_down_before_their_change_uses_up_nobody[all are let in together]",
+        "test_a_host_that_is_sick_by_itself_is_refused_as_ever",
     ),
     "test_shared_ledger.py": (),
     "test_locks.py": ("test_a_second_run_is_refused_by_name_until_the_first_is_killed",),
     "test_later.py": ("test_a_payload_that_asks_for_it_is_run_again_after_the_wait", "test_others_go_on_while_one_waits_and_no_fork_waits_with_it"),
-    "test_verdicts.py": (),
+    "test_verdicts.py": (
+        "test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced",
+        "test_what_cannot_be_undone_is_bad_input_until_it_is_accepted[hosts]",
+        "test_what_cannot_be_undone_is_held_and_not_restored",
+    ),
 }
 
 

@@ -132,12 +132,14 @@ def test_what_cannot_be_undone_is_bad_input_until_it_is_accepted(fleet, where):
     assert hosts.record("standard0")["transaction"]["irreversible"] == FOREVER["rollout_irreversible"]
 
 
+ACCEPTED = {**FOREVER, "rollout_accept_irreversible": True}
+HOOKS = {"rollout_drain": "marks_drain", "rollout_rejoin": "marks_rejoin"}
+NOT_ALL = {"rollout_rings": TOGETHER, "hostvars": {"standard0": ACCEPTED, "standard1": ACCEPTED}}
+
+
 def test_what_cannot_be_undone_is_held_and_not_restored(fleet):
     hosts = fleet(standard=3)
-    cannot = {**FOREVER, "rollout_accept_irreversible": True}
-    hostvars = {"standard0": cannot, "standard1": cannot}
-    hooks = {"rollout_drain": "marks_drain", "rollout_rejoin": "marks_rejoin"}
-    result = hosts.run(rollout_rings=TOGETHER, broken=["standard0"], hostvars=hostvars, **hooks)
+    result = hosts.run(broken=["standard0"], **NOT_ALL, **HOOKS)
     assert (result.rc, result.states) == (2, {"standard0": "held", "standard1": "held", "standard2": "restored"}), result.out
     assert {hosts.record(host)["transaction"]["phase"] for host in ("standard0", "standard1")} == {"held"}
     assert (hosts.version("standard0"), hosts.version("standard1")) == ("broken", "2.0")
@@ -146,8 +148,13 @@ def test_what_cannot_be_undone_is_held_and_not_restored(fleet):
     assert traffic["standard1"] != traffic["standard0"], "the healthy one is back in traffic, the sick one is not"
     last = result.out[result.out.index("!! HELD: standard0: its change cannot be undone (migrates the database to schema 7)") :]
     assert "rollout_force_commit=true" in last
+
+
+def test_an_operator_decides_about_what_is_held_and_nobody_else(fleet):
+    hosts = fleet(standard=3)
+    assert hosts.run(broken=["standard0"], **NOT_ALL).rc == 2
     records = {host: hosts.record(host) for host in hosts.hosts}
-    again = hosts.run(rollout_rings=TOGETHER, hostvars=hostvars)
+    again = hosts.run(**NOT_ALL)
     assert {again.states[host] for host in ("standard0", "standard1")} == {"refused"}, again.out
     assert {host: hosts.record(host) for host in ("standard0", "standard1")} == {host: records[host] for host in ("standard0", "standard1")}
     assert "HELD on shop 2.0" in hosts.run("onprem.rollout.status").out
@@ -162,14 +169,13 @@ def test_what_cannot_be_undone_is_held_and_not_restored(fleet):
 
 def test_the_next_run_holds_what_a_dead_run_left_and_cannot_be_undone(fleet):
     hosts = fleet(standard=1)
-    cannot = {**FOREVER, "rollout_accept_irreversible": True}
-    process = hosts.start(rollout_payload="hangs", **cannot)
+    process = hosts.start(rollout_payload="hangs", **ACCEPTED)
     deadline = time.monotonic() + 60
     while not (hosts.root / "hosts" / "standard0" / "hanging").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     hosts.finish(process)
-    again = hosts.run(**cannot)
+    again = hosts.run(**ACCEPTED)
     assert again.rc == 2, again.out
     assert "cannot be undone (migrates the database to schema 7): held" in " ".join(again.out.split())
     assert (hosts.record("standard0")["transaction"]["phase"], hosts.version("standard0")) == ("held", "2.0")
