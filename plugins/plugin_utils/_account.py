@@ -23,7 +23,6 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils import (
     _anchor,
     _ended,
     _floors,
-    _holder,
     _inputs,
     _ledgers,
     _signatures,
@@ -211,11 +210,12 @@ class Account:
             raise AnsibleError(f"rollout_ledger: {ledger.name}: {error}. No host was touched") from error
         _ended.drop(journal.versions.ended)
         changed, since = self._changed(journal, inputs), journal.standing.since or journal.head.number + 1
-        run, limited, named = _holder.run_of(os.getpid()), self._core.limited, journal.versions.release
+        limited, named = self._core.limited, journal.versions.release
         soaks = {ring: math.ceil(end) for ring, end in journal.standing.soaks.items() if end > time.time()}
-        journal.note("started", plan=self._digest, by=by, release=named, inputs=inputs, replanned=changed, run=run, since=since, limited=limited, soaks=soaks)
-        if not journal.flush():
-            raise AnsibleError(f"rollout_ledger: {journal.trouble}. No host was touched")
+        try:
+            journal.start(plan=self._digest, by=by, release=named, inputs=inputs, replanned=changed, since=since, limited=limited, soaks=soaks)
+        except LedgerError as error:
+            raise AnsibleError(f"rollout_ledger: {error}. No host was touched") from error
         _anchor.drop(journal.head)
         return journal
 

@@ -9,6 +9,7 @@ Nothing that was decided is forgotten while the ledger cannot be written.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -53,6 +54,8 @@ class Journal:
         self._clock = clock
         self._sleep = sleep
         self._pending: deque[Event] = deque()
+        self._began = 0  # the number of the line that says so
+        self._start: dict[str, Any] = {}
         self._write_at = self._listen_at = self._gather_until = self._stay_until = float("-inf")
 
     def open(self, judge: Callable[[], None] = lambda: None, by: str = "", wait: float = 0.0, tell: Callable[[str], None] = lambda line: None) -> None:
@@ -144,9 +147,15 @@ class Journal:
         """Why the ledger cannot be read or written now; nothing when it can. That the one can be does not mean that the other can."""
         return self._unheard or self._unwritten or self._untaken
 
+    def start(self, **data: Any) -> None:
+        """The run begins, and every later event names it by the line of this one. LedgerError when that cannot be written."""
+        self._start = {"run": self._run, **data}
+        self.head = self._ledger.append([Event("started", self.standing.rollout, self._start)])
+        self._began = self.head.number
+
     def note(self, kind: str, **data: Any) -> None:
         """Something was decided. It is written by the next flush()."""
-        self._pending.append(Event(kind, self.standing.rollout, data))
+        self._pending.append(Event(kind, self.standing.rollout, {"run": self._began, **data} if self._began else data))
 
     def hear(self, event: Decided, cause: str = "") -> None:
         """What the conductor tells; most of it is what hosts do, which they record themselves. cause: why its host could not be reached."""
@@ -206,9 +215,14 @@ class Journal:
                 heard += [entry] if entry.rollout == self.standing.rollout else []
         except (LedgerError, BrokenChain) as error:
             self._unheard = str(error)
-        if not self._lease.held and not self._unheard:
+        if not self._unheard and (not self._lease.held or self._is_overtaken):
             self._keep()
         return heard
+
+    @property
+    def _is_overtaken(self) -> bool:
+        """Whether another run of this rollout began after this one."""
+        return bool(self._began and self.standing.run and self.standing.run.head.number > self._began)
 
     def _stay(self) -> None:
         """Say that the run is there also while it does not listen, as long as hosts are asked."""
@@ -217,8 +231,11 @@ class Journal:
             self._keep()
 
     def _keep(self) -> None:
-        """Take the rollout again, which may have been lost, as with the connection to a database."""
+        """Take the rollout again, which may have been lost, as with the connection to a database, and say that it is this run's if another one had it."""
         try:
-            self._untaken = "" if self._lease.take() else f"{self._by()}; this one lost it with {self._lease.tied_to}"
+            taken = self._lease.take()
+            if taken and self._is_overtaken:
+                self.start(**{**self._start, "soaks": {ring: math.ceil(end) for ring, end in self.standing.soaks.items()}})
+            self._untaken = "" if taken else f"{self._by()}; this one lost it with {self._lease.tied_to}"
         except LedgerError as error:
             self._untaken = str(error)

@@ -17,6 +17,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entr
 
 VERBS = ("approve", "hold", "resume", "abort", "promote", "unlock")
 BY_OPERATORS = (*VERBS, "recover")
+BY_RUNS = ("wave", "host", "gate", "outage", "waived", "halted", "finished")  # each says by its line which started event is of its run
 
 
 class Standing:
@@ -51,7 +52,7 @@ class Standing:
         self.everywhere = False
 
     def hear(self, entry: Entry) -> None:
-        if entry.rollout != self.rollout:
+        if entry.rollout != self.rollout or self._is_of_another_run(entry):
             return
         if entry.kind not in (*BY_OPERATORS, "superseded"):  # which others write
             self.last = entry
@@ -95,6 +96,10 @@ class Standing:
             self.everywhere = well and (self.everywhere or not self.limited)
             if self.everywhere:
                 self.unfinished = None
+
+    def _is_of_another_run(self, entry: Entry) -> bool:
+        """Whether a run wrote it that is not the newest one, and lost the release to that. Of lines from before runs were named nobody can tell."""
+        return entry.kind in BY_RUNS and self.run is not None and entry.data.get("run", self.run.head.number) != self.run.head.number
 
     def _hear_wave(self, entry: Entry) -> None:
         state, ring = str(entry.data.get("state")), str(entry.data.get("ring"))

@@ -30,6 +30,7 @@ class Versions:
         self.ended: set[str] = set()
         self._standings = {self.own.rollout: self.own}
         self._versions: dict[str, str] = {}
+        self._runs: dict[int, str] = {}  # by the line that each began with
         self._submitted: set[str] = set()  # who superseded another one, and has not begun
 
     def hear(self, entry: Entry) -> None:
@@ -41,14 +42,16 @@ class Versions:
         if entry.kind == "started":
             self._learn(entry.rollout, release)
             self._submitted.discard(entry.rollout)
-            self.ended.discard(str(entry.data.get("run")))  # one ansible-playbook may have several plays
+            self._runs[entry.head.number] = str(entry.data.get("run"))
+            self.ended.discard(self._runs[entry.head.number])  # one ansible-playbook may have several plays
         elif entry.kind == "superseded":
             self._submitted.discard(entry.rollout)
             newer = f"{release.get('name')}-{release.get('version')}"
             self._learn(newer, release)
             self._submitted.add(newer)
         elif entry.kind == "finished" and standing.run and entry.rollout in self._versions:
-            self.ended.add(str(standing.run.data.get("run")))
+            number = entry.data.get("run", standing.run.head.number)
+            self.ended.update({self._runs[number]} if number in self._runs else ())
 
     def _learn(self, rollout: str, release: Mapping[str, Any]) -> None:
         if release.get("name") == self.release["name"]:

@@ -168,3 +168,23 @@ def test_a_task_of_the_engine_linear_that_takes_longer_than_a_run_may_hang_does_
         time.sleep(0.1)
     result = hosts.finish(process)
     assert (result.rc, result.states) == (0, {"standard0": "committed"}), result.out
+
+
+def test_the_end_of_a_run_that_lost_the_rollout_is_not_the_end_of_the_run_that_has_it(fleet, server, place):
+    hosts = fleet(standard=2)
+    first = hosts.start(**naps(hosts), rollout_ledger=place, rollout_max_wait=0)
+    eventually(lambda: any(wave["state"] == "filling" for wave in said(place, "wave")), first)
+    faster = open_ledger(place, "bob on ctl2, pid 7")
+    lease = faster.lease("shop", listens=False)
+    list(faster.entries())
+    server.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2")
+    eventually(lease.take, first)
+    faster.append([Event("started", "shop-2.0", {"run": "bobs", "release": {"name": "shop", "version": "2.0"}})])
+    (hosts.root / "go").touch()
+    result = hosts.finish(first)
+    assert (result.rc, said(place, "finished")[0]["how"]) == (0, "waiting"), result.out
+    seen = hosts.run("onprem.rollout.status", rollout_ledger=place)
+    assert (seen.rc, seen.data["reason"]["kind"]) == (0, "running"), seen.out
+    assert lease.held
+    aborted = hosts.run("onprem.rollout.abort", "-e", f"rollout_ledger={place}")
+    assert (aborted.rc, len(said(place, "abort"))) == (0, 1), aborted.out

@@ -397,3 +397,21 @@ def test_a_lock_that_was_taken_away_is_made_anew_and_where_another_run_was_faste
     journal.listen()
     assert journal.trouble == ""
     journal.close()
+
+
+def test_what_a_run_decides_names_the_run_and_one_that_has_the_release_again_begins_again(journal, place, clock):
+    journal.start(plan="p1", soaks={})
+    other(place, "started")
+    journal.note("gate", verdict="hold")
+    journal.flush()
+    clock.now += LISTEN
+    journal.listen()
+    journal.note("finished", how="ok")
+    journal.flush()
+    written = list(LedgerFile(str(place), "eve", lambda: 0.0).entries())
+    assert [(entry.kind, entry.who, entry.data.get("run")) for entry in written] == [
+        ("started", "ada", journal._run), ("started", "bob", None), ("gate", "ada", 1), ("started", "ada", journal._run), ("finished", "ada", 4)
+    ]  # fmt: skip
+    clock.now += LISTEN
+    journal.listen()
+    assert (journal.standing.gate, journal.standing.at_work) == (None, False)

@@ -82,3 +82,19 @@ def test_the_run_that_began_last_and_has_not_ended_has_the_release():
     assert versions("2.1", *events, event("finished", "2.0.9", **SKIPS)).at_work(lambda run: False).rollout == "shop-2.0"
     assert versions("2.1", *events, event("finished", "2.0.9", **SKIPS)).at_work(lambda run: run["run"] in gone) is None
     assert versions("2.1", *events, event("finished", "2.0.9", **SKIPS)).ended == {"r2"}
+
+
+def test_a_run_that_lost_the_release_and_ends_does_not_end_the_one_that_has_it():
+    first, second = started(run="r1"), started(run="r2")
+    lost = {"run": first.head.number}
+    late = [event("wave", ring="early", wave=1, state="soaks 9 s", **lost), event("gate", verdict="hold", **lost), event("halted", **lost)]
+    late += [event("outage", why="no route", **lost), event("finished", how="ok", why="", **lost)]
+    found = versions("2.0", first, second, *late)
+    assert found.ended == {"r1"}
+    standing = found.own
+    assert (standing.at_work, standing.run, standing.last) == (True, second, second)
+    assert (standing.wave, standing.gate, standing.halted, standing.outage, standing.soaks) == (None, None, None, None, {})
+    assert versions("2.1", first, second, *late).in_progress
+    for each in (event("finished", how="ok", why="", run=second.head.number), event("finished", how="ok", why="")):  # that is how older lines are
+        found = versions("2.0", first, second, *late, each)
+        assert (found.ended, found.own.at_work) == ({"r1", "r2"}, False)
