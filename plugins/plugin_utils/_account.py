@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -97,14 +97,14 @@ class Account:
         self._digest = "" if self._inputs.verb == "status" else digest(self._inputs.plan, self._release)
         self._commands = Commands(sys.argv, core.playbooks)
 
-    def _read_waivers(self) -> Waivers:
-        """The waivers that count now, for hosts that begin in this run. When nobody can tell, none does."""
+    def _read_waivers(self, earlier: Collection[str] = ()) -> Waivers:
+        """The waivers that count now, for hosts that begin in this run. When nobody can tell, none does. earlier: who launched runs of the release."""
         directory, signers = self._inputs.waivers
         if not directory:
             return Waivers()
         release = {**self._inputs.release, "digest": self._release}
         try:
-            return _waivers.read(directory, signers, release, _ledgers.user(self._core.variables(self._core.hosts[0])), time.time())
+            return _waivers.read(directory, signers, release, _ledgers.user(self._core.variables(self._core.hosts[0])), time.time(), earlier)
         except _signatures.CannotAsk as error:
             return Waivers(flaws=(f"waivers cannot be checked: {error}",))
 
@@ -128,6 +128,8 @@ class Account:
         """Take up the ledger and what is decided through it; an AnsibleError where the rollout must not begin."""
         if self._changes and not self._core.check_mode:
             self._journal = self._open_journal(self._release)
+            self._waived = self._read_waivers(set().union(*self._journal.standing.launchers.values()))
+            _waivers.drop(self._waived)
             ahead = time.monotonic() - time.time()
             conductor.owed = {ring: end + ahead for ring, end in self._journal.standing.soaks.items()}
             user = _ledgers.user(self._core.variables(self._core.hosts[0]))

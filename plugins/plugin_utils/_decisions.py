@@ -106,9 +106,11 @@ class Decisions:
             self._place = (ring, number)
             self._watched = [(gate, Watch(self._now)) for gate in self._gates[ring]]
             self._answer = Answer(Verdict.PASS, "")
+        standing = self._journal.standing
         situation = Situation(
-            self._plan, self._journal.standing.rollout, ring, number, self._conductor.wave_hosts, self._launcher, self._now(), self._journal.standing.approvals
-        )
+            self._plan, standing.rollout, ring, number, self._conductor.wave_hosts, self._launcher, self._now(), standing.approvals,
+            standing.launchers.get(self._plan, ()),
+        )  # fmt: skip
         for gate, watch in self._watched:
             if watch.due():
                 watch.heard(_asked(gate, situation))

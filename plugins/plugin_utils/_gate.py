@@ -13,7 +13,7 @@ Each type of gate is a file of its own with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -52,6 +52,7 @@ class Situation:
     launcher: who started this run, as in the ledger's events.
     now: seconds since 1970.
     events: the ledger's events of this rollout, the oldest first.
+    launchers: who started runs of this plan, as far as the ledger knows.
     """
 
     plan: str
@@ -62,6 +63,7 @@ class Situation:
     launcher: str
     now: float
     events: Sequence[Entry]
+    launchers: Collection[str] = ()
 
 
 class Gate(Protocol):

@@ -24,7 +24,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_options import Options
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import ENCODER, Entry, stamp
 from ansible_collections.onprem.rollout.plugins.plugin_utils._policy import Problem
-from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, LARGEST, NEVER, CannotAsk, person, read_text, verify
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import APPROVAL, LARGEST, NEVER, CannotAsk, launchers, person, read_text, verify
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import end_of
 
 TYPE = "approval"
@@ -104,7 +104,7 @@ class ApprovalGate:
     def _wait(self, situation: Situation, counted: list[str], flawed: list[str]) -> str:
         missing = self.count - len(counted)
         why = f"waits for {missing} approval{'s' if missing > 1 else ''} of plan {situation.plan[:12]}"
-        why += f", by somebody else than {person(situation.launcher)}" if self.not_launcher else ""
+        why += f", by somebody else than {' and '.join(sorted(launchers(situation.launcher, situation.launchers)))}" if self.not_launcher else ""
         why += f", signed by one of {self.allowed_signers}" if self.allowed_signers else ""
         why += f": {VERB}"
         why += f"; {' and '.join(counted)} approved it" if counted else ""
@@ -120,8 +120,8 @@ class ApprovalGate:
         if approval.plan != situation.plan:
             return f"is for plan {approval.plan[:12]}", 0.0, set()
         names = {person(approval.by)} if self.allowed_signers else {person(approval.by), person(approval.who)}
-        if self.not_launcher and person(situation.launcher) in names:
-            return "is by the launcher", 0.0, set()
+        if self.not_launcher and names & launchers(situation.launcher, situation.launchers):
+            return "is by the launcher" if person(situation.launcher) in names else "is by the launcher of an earlier run of it", 0.0, set()
         flaw, end = self._end(approval)
         if flaw or situation.now > end:
             return flaw or f"expired at {approval.expires or stamp(end)}", 0.0, set()

@@ -14,6 +14,7 @@ import re
 import stat
 import subprocess
 import tempfile
+from collections.abc import Collection
 
 APPROVAL = "onprem-rollout"
 WAIVER = "onprem-rollout-waiver"
@@ -88,6 +89,11 @@ def _last(said: str) -> str:
 def person(name: str) -> str:
     """Who it is, whatever the machine or the domain: R(ada) for R(ada on ctl1, pid 7) and R(Ada@example.org)."""
     return name.partition(" on ")[0].partition("@")[0].strip().casefold()
+
+
+def launchers(launcher: str, others: Collection[str]) -> set[str]:
+    """The people who launched this run or another one."""
+    return {found for name in (launcher, *others) if (found := person(name))}
 
 
 def read_text(path: str, what: str, largest: float) -> str:

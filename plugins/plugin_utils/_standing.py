@@ -26,6 +26,7 @@ class Standing:
     unfinished: the start of the run that has not brought it to its end: the newest of all hosts, or, without one, of some only.
     soaks: by ring, until when (seconds since 1970) a soak goes on that no run brought to its end.
     promoted: by whom the soak at work was ended.
+    launchers: by plan, who started runs of it.
     everywhere: a run of all hosts brought it to its end, and those of some hosts since, too.
     """
 
@@ -45,6 +46,7 @@ class Standing:
         self.end: Entry | None = None
         self.approvals: list[Entry] = []
         self.plans: set[str] = set()
+        self.launchers: dict[str, set[str]] = {}
         self.last: Entry | None = None
         self.wave_states: dict[tuple[str, int], str] = {}
         self.soaks: dict[str, float] = {}
@@ -75,6 +77,7 @@ class Standing:
             self.wave_states = {}
             self.soaks = dict(entry.data.get("soaks") or {})
             self.plans.add(self.plan)
+            self.launchers.setdefault(self.plan, set()).add(str(entry.data.get("by") or ""))
             if not self.limited:
                 self.everywhere = False
             if not (self.limited and self.unfinished):

@@ -6,7 +6,7 @@
 
 A waiver is a file NAME.json and its signature NAME.json.sig beside it, made with C(ssh-keygen -Y sign -n onprem-rollout-waiver)
 or the playbook C(waive). What was signed is all that is believed. It counts for the hosts that it names, one by one, for one release, until it
-expires, if it was signed by a principal of the allowed signers who did not launch this run, and if the file C(revoked) beside it does not list it.
+expires, if it was signed by a principal of the allowed signers who launched no run of the release, and if the file C(revoked) beside it does not list it.
 Each host keeps the ids that were used on it, and takes none twice.
 """
 
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import ENCODER, stamp
-from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import LARGEST, NEVER, WAIVER, CannotAsk, person, read_text, sign, verify
+from ansible_collections.onprem.rollout.plugins.plugin_utils._signatures import LARGEST, NEVER, WAIVER, CannotAsk, launchers, person, read_text, sign, verify
 from ansible_collections.onprem.rollout.plugins.plugin_utils._verbs import end_of
 
 KEYS = ("id", "by", "why", "expires", "hosts", "release")
@@ -54,10 +54,10 @@ def waiver_text(waiver: Mapping[str, Any]) -> str:
     return ENCODER.encode({key: waiver[key] for key in KEYS}) + "\n"
 
 
-def read(directory: str, allowed_signers: str, release: Mapping[str, Any], launcher: str, now: float) -> Waivers:
+def read(directory: str, allowed_signers: str, release: Mapping[str, Any], launcher: str, now: float, earlier: Collection[str] = ()) -> Waivers:
     """The waivers that count for this release now. CannotAsk when nobody can tell; then none counts, and that is no verdict on any.
 
-    release: with name, version and digest. now: seconds since 1970.
+    release: with name, version and digest. now: seconds since 1970. launcher: of this run; earlier: of the others of this release.
     """
     if not person(launcher):
         raise CannotAsk("nobody knows who launched this run, and it must not be the signer")
@@ -72,7 +72,7 @@ def read(directory: str, allowed_signers: str, release: Mapping[str, Any], launc
             flaws.append(f"{path} cannot be read: {error}")
             continue
         waiver, flaw = _claim(text)
-        flaw = flaw or _flaw(waiver, release, launcher, now, revoked) or verify(text, signature, waiver["by"], allowed_signers, WAIVER)[1]
+        flaw = flaw or _flaw(waiver, release, launcher, earlier, now, revoked) or verify(text, signature, waiver["by"], allowed_signers, WAIVER)[1]
         if flaw:
             flaws.append(f"{path} {flaw}")
             continue
@@ -114,13 +114,13 @@ def _claim(text: str) -> tuple[dict[str, Any], str]:
     return said, ""
 
 
-def _flaw(waiver: Mapping[str, Any], release: Mapping[str, Any], launcher: str, now: float, revoked: frozenset[str]) -> str:
+def _flaw(waiver: Mapping[str, Any], release: Mapping[str, Any], launcher: str, earlier: Collection[str], now: float, revoked: frozenset[str]) -> str:
     if any(value != release.get(key) for key, value in waiver["release"].items()):
         return f"is for {waiver['release']['name']} {waiver['release']['version']}" + (", another build" if "digest" in waiver["release"] else "")
     if waiver["id"] in revoked:
         return "is revoked"
-    if person(waiver["by"]) == person(launcher):
-        return "is by the launcher"
+    if person(waiver["by"]) in launchers(launcher, earlier):
+        return "is by the launcher" if person(waiver["by"]) == person(launcher) else "is by the launcher of an earlier run of it"
     why, end = end_of(waiver["expires"])
     if why:
         return f"expires {waiver['expires']!r}, which {why}"

@@ -60,6 +60,18 @@ def test_an_approval_is_for_one_plan_and_signed_by_whom_the_policy_knows(fleet):
     assert (result.rc, hosts.version("standard0")) == (0, "2.0"), result.out
 
 
+def test_who_launched_the_run_that_waits_does_not_approve_it_for_the_one_that_somebody_else_goes_on_with(fleet):
+    hosts = fleet(standard=1)
+    policy = {"rollout_gates": [{"type": "approval"}], "rollout_max_wait": 0}
+    for playbook, user in (("upgrade", "ada"), ("approve", "ada"), ("upgrade", "cron")):
+        result = hosts.run(f"onprem.rollout.{playbook}", "-e", f"awx_user_name={user}", **policy)
+        assert (result.rc, hosts.untouched("standard0")) == (0, True), result.out
+    assert "is by the launcher of an earlier run of it" in " ".join(result.out.split())
+    assert hosts.run("onprem.rollout.approve", "-e", "awx_user_name=bob", **policy).rc == 0
+    result = hosts.run("onprem.rollout.upgrade", "-e", "awx_user_name=cron", **policy)
+    assert (result.rc, hosts.version("standard0")) == (0, "2.0"), result.out
+
+
 def test_a_program_says_no(fleet):
     hosts = fleet(early=1, standard=1)
     program = ["sh", "-c", 'test "$ONPREM_ROLLOUT_RING" = early || { echo not today; exit 1; }']

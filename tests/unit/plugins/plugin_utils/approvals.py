@@ -27,8 +27,8 @@ def signed(keys, by="bob@example.org", key="bob", plan=PLAN, expires=LATER, rema
     return event(**{"by": by, "expires": expires, "text": text, "signature": sign(text, str(keys / key), APPROVAL), **changes})
 
 
-def situation(*events, now=NOW, launcher=LAUNCHER):
-    return Situation(PLAN, "shop-2.0", "early", 1, ("web1",), launcher, now, events)
+def situation(*events, now=NOW, launcher=LAUNCHER, launchers=()):
+    return Situation(PLAN, "shop-2.0", "early", 1, ("web1",), launcher, now, events, launchers)
 
 
 def gate(keys, **options):

@@ -85,6 +85,15 @@ def test_the_launcher_may_approve_where_that_is_allowed():
     assert ApprovalGate("approval", not_launcher=False).ask(situation(event(by="ada", who=LAUNCHER))).verdict is Verdict.PASS
 
 
+def test_whoever_launched_an_earlier_run_of_the_plan_does_not_count_either():
+    asked = situation(event(by="bob"), launcher="cron on ctl1, pid 9", launchers={"bob@example.org", "cron", ""})
+    answer = ApprovalGate("approval").ask(asked)
+    assert answer.verdict is Verdict.HOLD
+    assert ", by somebody else than bob and cron: " in answer.why
+    assert "is by the launcher of an earlier run of it" in answer.why
+    assert ApprovalGate("approval", not_launcher=False).ask(asked).verdict is Verdict.PASS
+
+
 def test_a_launcher_whom_nobody_knows_is_an_error():
     answer = ApprovalGate("approval").ask(situation(event(by="bob"), launcher=""))
     assert (answer.verdict, answer.why) == (Verdict.ERROR, "approvals cannot be checked: nobody knows who launched this run, and it must not be the approver")

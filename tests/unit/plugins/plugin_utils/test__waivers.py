@@ -40,8 +40,8 @@ def keys(tmp_path_factory):
 
 @pytest.fixture
 def read(keys, tmp_path):
-    def read(launcher="ada on ctl1, pid 7", now=NOW, signers="allowed"):
-        return _waivers.read(str(tmp_path), str(keys / signers), RELEASE, launcher, now)
+    def read(launcher="ada on ctl1, pid 7", now=NOW, signers="allowed", earlier=()):
+        return _waivers.read(str(tmp_path), str(keys / signers), RELEASE, launcher, now, earlier)
 
     return read
 
@@ -120,3 +120,8 @@ def test_what_cannot_be_told_lets_nobody(keys, tmp_path, read, launcher, signers
     put(tmp_path, keys)
     with pytest.raises(CannotAsk, match=why):
         read(launcher=launcher, signers=signers)
+
+
+def test_whoever_launched_an_earlier_run_of_the_release_does_not_count(keys, tmp_path, read):
+    path = put(tmp_path, keys)
+    assert read(earlier={"ada", "bob"}) == _waivers.Waivers({}, (f"{path} is by the launcher of an earlier run of it",))
