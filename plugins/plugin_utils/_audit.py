@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Head, anchor_problem
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, BrokenChain, Entry, Head, anchor_problem, repair_of
 
 
 def anchor_of(record: Mapping[str, Any]) -> Head | None:
@@ -23,10 +23,13 @@ def audit(name: str, entries: Iterable[Entry], anchors: Mapping[str, Head]) -> t
     """Whether all is well, and the lines that say so. C(entries) may raise L(BrokenChain) where the chain ends."""
     wanted = {head.number for head in anchors.values()}
     heads: dict[int, str] = {}
+    repairs: list[str] = []
     last, broken = START, ""
     try:
         for entry in entries:
             last = entry.head
+            if entry.kind == "repaired":
+                repairs.append(f"  {repair_of(entry)}")
             if last.number in wanted:
                 heads[last.number] = last.sha256
     except BrokenChain as error:
@@ -35,7 +38,7 @@ def audit(name: str, entries: Iterable[Entry], anchors: Mapping[str, Head]) -> t
     if broken:
         problems = [f"the chain breaks: {broken}", *(problems if last.number else [])]
     if problems:
-        return False, [f"audit: {name} is NOT what was written", *(f"  {problem}" for problem in problems)]
+        return False, [f"audit: {name} is NOT what was written", *(f"  {problem}" for problem in problems), *repairs]
     proven = max(wanted, default=0)
     how_far = f"hosts prove all up to line {proven}" if proven else "no host proves any line"
     since = f"; that the {last.number - proven} after it are the last ones nobody can prove" if last.number > proven else ""
@@ -43,4 +46,5 @@ def audit(name: str, entries: Iterable[Entry], anchors: Mapping[str, Head]) -> t
         f"audit: {name}: {last.number} events, the chain is whole; {len(anchors)} hosts agree",
         f"  head: {last.number} {last.sha256}",
         f"  {how_far}{since}",
+        *repairs,
     ]

@@ -17,7 +17,7 @@ from ansible_collections.onprem.rollout.plugins.plugin_utils._gate import Answer
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gate_command import Pending
 from ansible_collections.onprem.rollout.plugins.plugin_utils._gates import Watch, judge
 from ansible_collections.onprem.rollout.plugins.plugin_utils._journal import Journal
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import Entry, repair_of
 from ansible_collections.onprem.rollout.plugins.plugin_utils._orders import Event
 from ansible_collections.onprem.rollout.plugins.plugin_utils._standing import VERBS, by_whom, told
 from ansible_collections.onprem.rollout.plugins.plugin_utils._states import Halt, Wave
@@ -93,6 +93,8 @@ class Decisions:
         elif entry.kind == "promote":
             self._tell(Event("decided", now, detail=f"the soak ends, by {told(entry)}"))
             self._conductor.promote(now)
+        elif entry.kind == "repaired":
+            self._tell(Event("decided", now, detail=repair_of(entry)))
         elif entry.kind == "unlock":
             self._tell(Event("decided", now, detail=f"{entry.data.get('host')} is taken from {entry.data.get('from')} by {told(entry)}"))
 

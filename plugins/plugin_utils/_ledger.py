@@ -217,6 +217,11 @@ def _read(line: str, number: int) -> tuple[Entry, str]:
     raise BrokenChain(number, f"{found}; use the version of onprem.rollout that wrote it, or a newer one")
 
 
+def repair_of(repaired: Entry) -> str:
+    """What the event says, for people."""
+    return f"the ledger's line {repaired.head.number}: a crash cut off the line that stood there, which was taken away; this one holds what was left of it"
+
+
 def stamp(at: float) -> str:
     """Seconds since 1970 as UTC for people and programs alike, to the millisecond."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -137,16 +137,27 @@ class LedgerFile:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         directory = os.path.dirname(self.name) or "."
-        fresh = not os.path.exists(self.name)
         os.makedirs(directory, 0o700, exist_ok=True)
-        fd = os.open(self.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            fresh = not os.path.exists(self.name)
+            fd = os.open(self.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._lock(fd, fcntl.LOCK_EX)
+                if self._is_replaced(fd):
+                    continue
+                if fresh:
+                    fsync_dir(directory)
+                yield fd
+                return
+            finally:
+                os.close(fd)
+
+    def _is_replaced(self, fd: int) -> bool:
+        """Whether another file has the ledger's name by now: what is written to this one is lost."""
         try:
-            self._lock(fd, fcntl.LOCK_EX)
-            if fresh:
-                fsync_dir(directory)
-            yield fd
-        finally:
-            os.close(fd)
+            return not os.path.samestat(os.fstat(fd), os.stat(self.name))
+        except FileNotFoundError:
+            return True
 
     def _lock(self, fd: int, kind: int) -> None:
         began = time.monotonic()

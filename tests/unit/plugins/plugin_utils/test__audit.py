@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.onprem.rollout.plugins.plugin_utils._audit import anchor_of, audit
-from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Event, Head, head_of, line_of, replay
+from ansible_collections.onprem.rollout.plugins.plugin_utils._ledger import START, Event, Head, head_of, line_of, repair_of, replay
 
 
 def chain(*whys):
@@ -47,6 +47,14 @@ def test_a_ledger_that_was_written_anew_is_whole_and_the_hosts_prove_it():
     old, new = chain("a", "b"), chain("a", "x")
     sound, said = audit("l", replay(new[0]), {"web1": old[1][2]})
     assert (sound, said[1]) == (False, "  web1 was changed at another line 2 than the ledger has: the ledger was written anew")
+
+
+def test_a_line_that_a_crash_cut_off_is_told_of():
+    line = line_of(START, Event("repaired", "r", {"lost": '{"at'}), "ada", 0.0)
+    sound, said = audit("l", replay([line]), {})
+    assert (sound, said[3:]) == (True, [f"  {repair_of(next(replay([line])))}"])
+    assert "line 1: a crash cut off the line" in said[3]
+    assert audit("l", replay([line]), {"web1": Head(2, "")})[1][-1] == said[3]
 
 
 def test_the_anchor_of_a_record():

@@ -381,3 +381,11 @@ def test_a_clock_that_jumps_ends_neither_soaks_nor_waits(world, jump):
     assert found.states() == {"a": "parked", "b": "waiting"}
     found.steps(40)
     assert found.states()["a"] == "committed"
+
+
+def test_a_line_that_a_crash_cut_off_is_told_of(world):
+    found = world(("a",), ("b",))
+    found.step()
+    found.decide("repaired", lost="{")
+    found.steps()
+    assert [line for line in found.told if "a crash cut off the line that stood there" in line]

@@ -8,6 +8,7 @@ import fcntl
 import multiprocessing
 import os
 import resource
+import shutil
 import tempfile
 import time
 
@@ -165,3 +166,21 @@ def test_a_place_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):
     ledger = LedgerFile(str(tmp_path / "file" / "ledger.jsonl"), "ada", lambda: 0.0)
     with pytest.raises(LedgerError, match=r"ledger\.jsonl cannot be written: (Not a directory|File exists)"):
         ledger.append([Event("hold", "r", {})])
+
+
+def test_what_is_written_while_another_file_takes_the_ledgers_place_is_in_that_one(ledger):
+    ledger.append([Event("hold", "r", {})])
+    with open(ledger.name, "rb") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        writer = FORK.Process(target=lambda: (os.close(locked.fileno()), ledger.append([Event("resume", "r", {})])))
+        writer.start()
+        try:
+            deadline = time.monotonic() + _ledger_file.LIMIT / 2
+            while ledger.name not in {os.path.realpath(each.path) for each in os.scandir(f"/proc/{writer.pid}/fd")}:
+                assert time.monotonic() < deadline
+            shutil.copy(ledger.name, f"{ledger.name}.copy")
+            os.replace(f"{ledger.name}.copy", ledger.name)
+        finally:
+            fcntl.flock(locked, fcntl.LOCK_UN)
+            writer.join()
+    assert kinds(ledger) == ["hold", "resume"]
