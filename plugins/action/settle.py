@@ -16,6 +16,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.rollout.plugins.module_utils import _record
+from ansible_collections.onprem.rollout.plugins.module_utils._errors import RolloutError
 from ansible_collections.onprem.rollout.plugins.plugin_utils import _anchor, _ended, _holder
 from ansible_collections.onprem.rollout.plugins.plugin_utils._story import clean, installed
 
@@ -110,13 +111,10 @@ class ActionModule(ActionBase):
         try:
             if answer.get("rc") != 0:
                 raise ValueError(f"rc {answer.get('rc')}: {answer.get('stderr') or answer.get('stdout')}")
-            record_read = {} if text == "absent" else json.loads(text)
-            schema = record_read.get("schema") if isinstance(record_read, dict) else None
-            if text != "absent" and (not isinstance(schema, int) or "transaction" not in record_read):
-                raise ValueError("it is not a host record")
-            if schema is not None and schema > _record.SCHEMA:
-                raise ValueError("its schema is newer than this version of the collection")
+            record_read = {} if text == "absent" else _record.judged(_record.path_of(state_dir), json.loads(text))
             return record_read, float(first), unfit(state_dir, room, min_free)
+        except RolloutError as error:
+            raise AnsibleActionFail(clean(error)) from None
         except ValueError as error:
             raise AnsibleActionFail(
                 f"The record {state_dir}/record.json cannot be read: {clean(error)}. Log in as a user who may (become: true), or look at the file"

@@ -88,8 +88,11 @@ def load(state_dir: str) -> Record:
         raise _unreadable(path, str(error), "Set state_dir to a directory of the user that runs this, or use become.") from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
-    if record is None:
-        return dict(EMPTY, history=[])
+    return dict(EMPTY, history=[]) if record is None else judged(path, record)
+
+
+def judged(path: str, record: Any) -> Record:
+    """The record, read from there. RolloutError when it cannot be understood, which is never taken for none."""
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise _unreadable(path, "it has no schema number")
     if record["schema"] > SCHEMA:

@@ -192,7 +192,7 @@ def test_one_machine_under_two_names_is_refused_once(fleet):
     assert sorted(result.states.values()) == ["committed", "refused"], result.out
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"schema": 1}', "null", "no json"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"schema": 1}', "null", "no json", '{"schema": 1, "transaction": "x"}'])
 def test_a_record_that_is_none_is_refused(fleet, content):
     hosts = fleet(standard=1)
     state = hosts.root / "hosts" / "standard0" / "state"
@@ -201,6 +201,7 @@ def test_a_record_that_is_none_is_refused(fleet, content):
     result = hosts.run()
     assert (result.rc, result.states) == (2, {"standard0": "refused"}), result.out
     assert hosts.is_as_before("standard0")
+    assert f"The record {state}/record.json cannot be read: " in result.out
 
 
 def test_a_host_found_sick_while_its_wave_is_reverted_is_restored_too(fleet):
