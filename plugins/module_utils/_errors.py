@@ -4,6 +4,7 @@
 
 """The errors of the on-host code, and the one place where they become C(fail_json)."""
 
+import errno
 from typing import Any, Callable, Dict, Tuple
 
 Outcome = Tuple[bool, Dict[str, Any], Any]  # changed, result, diff
@@ -36,7 +37,7 @@ def finish(module: Any, run: Callable[[Any], Outcome]) -> None:
     except OSError as error:
         module.fail_json(
             msg="The system said: {0}. The record tells how far this host came: read it with onprem.rollout.host_info.".format(error),
-            reason="system",
+            reason="no_space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "system",
             refused=False,
         )
     else:

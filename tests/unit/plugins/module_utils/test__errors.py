@@ -2,6 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import errno
+import os
+
 import pytest
 
 from ansible_collections.onprem.rollout.plugins.module_utils._errors import Refused, RolloutError, finish
@@ -41,13 +44,14 @@ def test_errors_become_one_shape(error, result):
     assert module.left == ("fail", result)
 
 
-def test_what_the_system_says_is_passed_on():
+@pytest.mark.parametrize(("number", "reason"), [(errno.EACCES, "system"), (errno.ENOSPC, "no_space"), (errno.EDQUOT, "no_space")])
+def test_what_the_system_says_is_passed_on(number, reason):
     module = Module()
-    finish(module, raising(PermissionError(13, "Permission denied", "/srv/shop")))
+    finish(module, raising(OSError(number, os.strerror(number), "/srv/shop")))
     how, result = module.left
     assert how == "fail"
     assert "/srv/shop" in result["msg"]
-    assert result["reason"] == "system"
+    assert result["reason"] == reason
 
 
 def test_success_is_passed_on():
