@@ -237,6 +237,7 @@ def _result(outcome: str, transaction: Optional[Dict[str, Any]], found: "Optiona
         "checks": [],
         "seconds": 0.0,
         "quarantined": None,
+        "remembered": bool(transaction and transaction.get("failed")),
     }
 
 

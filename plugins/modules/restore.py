@@ -109,6 +109,10 @@ quarantined:
     told. Null when nothing does.
   returned: success
   type: dict
+remembered:
+  description: Whether this host remembers that the release failed here, so that M(onprem.rollout.begin) refuses it until it is built anew or forced.
+  returned: success, or if the restore failed
+  type: bool
 seconds:
   description: How long it took.
   returned: success, or if the restore failed

@@ -46,7 +46,8 @@ class HostRun:
     restoring: it is in its rescue; reverted: not for a failure of its own;
     unfit: why it could not keep a snapshot; put_back: no settle of it failed; unproven: a restore said that it left it inconsistent;
     sick: the required checks by which it failed; suffers: in an outage; doubted: so that it may not commit before it is proven;
-    outage: it failed because its artifact could not be fetched; outcome: once it is known; unsettled: why a host that the customer holds is still half done."""
+    blamed: the host refuses the release, because it failed there; outage: it failed because its artifact could not be fetched; outcome: once it is known;
+    unsettled: why a host that the customer holds is still half done."""
 
     record: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class HostRun:
     put_back: bool = True
     unproven: bool = False
     outage: bool = False
+    blamed: bool = False
     sick: tuple[Sick, ...] = ()
     suffers: bool = False
     doubted: bool = False
@@ -160,6 +162,7 @@ class HostRun:
             self._recover()
         elif report.data.get("refused"):
             self.outcome = State.REFUSED
+            self.blamed = report.data.get("reason") == "failed_before"
             self.sick = sick_of(report.data.get("checks") or []) if report.data.get("reason") == "sick" else ()
             self.suffers = self.suffers and bool(self.sick)
 
@@ -193,6 +196,7 @@ class HostRun:
             if outcome is State.REFUSED and self.reverted:
                 outcome = State.HELD
             self.outcome = self.outcome or outcome
+            self.blamed = bool(report.data.get("remembered"))
             self.facts = report.data
         elif no_answer(report) and self.begun:
             self.dark = f"no answer in {report.task!r}: {report.data.get('msg', '')}"

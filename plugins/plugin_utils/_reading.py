@@ -155,6 +155,7 @@ class Reading:
         elif below := self._below_floor(host, run):
             self._end(host, State.REFUSED, now, below)
         elif host not in self._settings.retry_failed and failed_before(run.record, self._digest):
+            run.blamed = True
             self._end(host, State.REFUSED, now, failed_before(run.record, self._digest))
         elif run.unfit:
             self._end(host, State.REFUSED, now, run.unfit)

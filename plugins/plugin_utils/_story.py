@@ -171,19 +171,23 @@ def half_done(record: Mapping[str, Any]) -> str:
 def alarm_lines(runs: Mapping[str, Any], commands: Commands) -> list[str]:
     """Hosts whose state nobody knows, before anything else, and what an operator does about them."""
     hosts = [host for host, run in runs.items() if run.inconsistent]
-    lines = [f"!! INCONSISTENT: {clean(host)}: {clean(runs[host].inconsistent)}" for host in hosts]
+    lines = [f"!! INCONSISTENT: {clean(host)}: {clean(runs[host].inconsistent)}{_away(runs[host])}" for host in hosts]
     if hosts:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! Nobody touches such a host until an operator says so: mend what its reason names, then")
         lines.append(f"!!   {commands.other('recover', '--limit', limit, '-e', 'rollout_force_restore=true')}")
     hosts = [host for host, run in runs.items() if run.kept]
-    lines += [f"!! HELD: {clean(host)}: {clean(runs[host].kept)}" for host in hosts]
+    lines += [f"!! HELD: {clean(host)}: {clean(runs[host].kept)}{_away(runs[host])}" for host in hosts]
     if hosts:
         limit = ",".join(clean(host, 60) for host in hosts[:8])
         lines.append("!! An operator decides: make it well and commit it, or have its files put back all the same with rollout_force_restore=true")
         lines.append(f"!!   {commands.other('recover', '--limit', limit, '-e', 'rollout_force_commit=true')}")
     hosts = [host for host, run in runs.items() if run.quarantined]
     return lines + [f"!! QUARANTINED: {clean(host)} runs what is unsafe, to be mended until {quarantine(runs[host].quarantined)}" for host in hosts]
+
+
+def _away(run: Any) -> str:
+    return "; it is out of traffic" if run.drained or run.record.get("drained") else ""
 
 
 def quarantine(found: Mapping[str, Any]) -> str:
@@ -321,15 +325,22 @@ def verdict_lines(conductor: Conductor, runs: Mapping[str, Any], commands: Comma
             lines.append(f"  {text}: {count(len(by_state[state]), 'host')}: {names(by_state[state])}")
     if exit_code:
         lines.append(f"  to see more: {commands.other('status')}")
-        how = "all the same, which supersedes the other version: " if superseded else "with the cause mended: "
-        lines.append(f"  to go on, {how}{commands.same()}{' -e rollout_replan=true' if superseded else ''}")
+        lines += _go_on_lines(runs, commands.same(), bool(superseded))
     lines.append(f"  exit code: {exit_code}")
     return lines
 
 
+def _go_on_lines(runs: Mapping[str, Any], same: str, superseded: bool) -> list[str]:
+    if superseded:
+        return [f"  to go on, all the same, which supersedes the other version: {same} -e rollout_replan=true"]
+    if not any(run.blamed for run in runs.values()):
+        return [f"  to go on, with the cause mended: {same}"]
+    return [f"  to go on, with a new build as the release: {same}", f"  or with the same one, where it failed too: {same} -e rollout_retry_failed=true"]
+
+
 def _way_back(run: Any) -> str:
-    if run.kept:
-        return "an operator decides about it, see above"
+    if run.kept or run.inconsistent:
+        return "an operator decides about it, see above, and recover brings it back"
     if run.stranded:
         return "an earlier run left it so, and no rejoin role is set (rollout_rejoin) that would bring it back"
     return "the next upgrade brings it back first"

@@ -30,8 +30,9 @@ def failed(fleet, host: str) -> list[tuple[str, int]]:
 
 def test_a_release_that_failed_is_not_tried_again_until_it_changes_or_is_forced(fleet):
     hosts = fleet(early=1, standard=1)
-    assert hosts.run(broken=["early0"]).rc == 2
-    assert failed(hosts, "early0") == [("2.0", 1)]
+    first = hosts.run(broken=["early0"])
+    assert (first.rc, failed(hosts, "early0")) == (2, [("2.0", 1)])
+    assert "with a new build as the release: ansible-playbook" in first.out
     record = hosts.record("early0")
     again = hosts.run()
     assert (again.rc, again.states) == (2, {"early0": "refused", "standard0": "held"}), again.out
@@ -88,15 +89,19 @@ def test_the_role_alone_remembers_and_refuses_too(fleet):
 def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
     hosts = fleet(early=1, standard=1)
     kept = shutil.copy2(hosts.app("early0") / "version", hosts.root / "backup")
+    hosts.variables = {"rollout_drain": "marks_drain", "rollout_rejoin": "marks_rejoin"}
+    traffic = hosts.root / "hosts" / "early0" / "traffic"
     spoilt = hosts.run(rollout_payload="spoils_restore")
     assert spoilt.states == {"early0": "restore_failed", "standard0": "held"}, spoilt.out
     last = spoilt.out[: spoilt.out.index("ROLLOUT HALTED")].rstrip().splitlines()
     assert last[-3].startswith("!! INCONSISTENT: early0: ")
     assert "onprem.rollout.recover -i " in last[-1]
     assert last[-1].endswith(" --limit early0 -e rollout_force_restore=true")
+    assert "out of traffic: early0: an operator decides about it" in spoilt.out
+    assert ("rejoined" in traffic.read_text(), hosts.record("early0")["drained"]) == (False, True)
     for verb, head in (("status", "status: "), ("plan", "shop 2.0: ")):
         shown = hosts.run(f"onprem.rollout.{verb}").out
-        assert shown.index("!! INCONSISTENT: early0") < shown.index(head)
+        assert shown.index("!! INCONSISTENT: early0") < shown.index("; it is out of traffic") < shown.index(head)
     before = hosts.record("early0")
     assert hosts.run(rollout_retry_failed=True).states["early0"] == "refused"
     asked = hosts.run("onprem.rollout.recover")
@@ -106,6 +111,7 @@ def test_an_inconsistent_host_is_told_first_and_waits_for_an_operator(fleet):
     shutil.copy2(kept, hosts.app("early0") / "version")
     forced = hosts.run("onprem.rollout.recover", "--limit", "early0,standard0", "-e", "rollout_force_restore=true")
     assert hosts.record("early0")["transaction"]["phase"] == "restored", forced.out
+    assert (traffic.read_text().split()[-2], hosts.record("early0")["drained"]) == ("rejoined", False)
     assert forced.rc == 2, "standard0 was named"
     assert "standard0 waits for no operator: its record names no transaction" in " ".join(forced.out.split())
     assert hosts.untouched("standard0")

@@ -22,7 +22,8 @@ def inside(host):
 
 def test_a_host_that_never_began_is_untouched(host):
     files = dict(host.restore()[1]["files"])
-    nothing = {"outcome": "untouched", "transaction": None, "files": files, "packages": [], "checks": [], "seconds": 0.0, "quarantined": None}
+    nothing = {"outcome": "untouched", "transaction": None, "files": files, "packages": [], "checks": [], "seconds": 0.0}
+    nothing.update(quarantined=None, remembered=False)
     assert host.restore()[0:2] == (False, nothing)
     assert not os.path.exists(host.state_dir)
 

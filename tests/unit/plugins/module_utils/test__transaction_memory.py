@@ -17,7 +17,7 @@ from ansible_collections.onprem.rollout.tests.unit.plugins.module_utils.host_hel
 def fail(host, **options):
     host.begin(**options)
     upgrade(host.tree)
-    host.restore(reason="answers 500", failed=True)
+    assert host.restore(reason="answers 500", failed=True)[1]["remembered"]
 
 
 def test_a_release_that_failed_here_is_refused_until_it_is_forced(host):

@@ -211,6 +211,7 @@ def failed(digest: str) -> dict:
 def test_a_release_that_failed_on_a_host_is_not_tried_there_again(digest, retry, outcome):
     play = Play(answers={("h2", "settle"): ("ok", failed(digest))}, retry_failed=frozenset({"h2"} if retry else ())).run()
     assert play.outcomes() == {"h0": "committed", "h1": "committed", "h2": outcome, "h3": "committed"}
+    assert play.driver.runs["h2"].blamed is (outcome == "refused")
     if outcome == "refused":
         assert ("h2", "begin") not in play.ran
         assert "failed here 2 times (2025-01-31)" in play.driver.runs["h2"].why

@@ -34,3 +34,18 @@ REASONS = [
 @pytest.mark.parametrize("reports, known, why", [case[1:] for case in REASONS], ids=[case[0] for case in REASONS])
 def test_why_a_payload_failed(reports, known, why):
     assert heard(*reports, **known).why == why
+
+
+@pytest.mark.parametrize(
+    "kind, verb, data, blamed",
+    [
+        ("ok", "restore", {"outcome": "restored", "remembered": True}, True),
+        ("ok", "restore", {"outcome": "restored", "remembered": False}, False),
+        ("failed", "begin", {"refused": True, "reason": "failed_before"}, True),
+        ("failed", "begin", {"refused": True, "reason": "sick"}, False),
+    ],
+)
+def test_whether_the_host_refuses_the_release_from_now_on(kind, verb, data, blamed):
+    run = HostRun(begun=verb == "restore")
+    run.hear(SimpleNamespace(kind=kind, host="h0", task=verb, verb=verb, payload="", data=data))
+    assert run.blamed is blamed

@@ -134,13 +134,37 @@ OUT = [
     ({}, "out of traffic: a: the next upgrade brings it back first"),
     ({"stranded": True}, "out of traffic: a: an earlier run left it so, and no rejoin role is set (rollout_rejoin)"),
     ({"record": HELD}, "out of traffic: a: an operator decides"),
+    ({"record": {"transaction": {"phase": "inconsistent", "reason": "disk full"}}}, "out of traffic: a: an operator decides about it, see above, and recover"),
 ]
 
 
 @pytest.mark.parametrize("known, says", OUT)
 def test_who_brings_a_host_back_into_traffic(known, says):
     lines = _story.verdict_lines(Conductor(PLAN), runs(a=run(drained=True, **known)), Commands(), 2)
-    assert next(line for line in lines if "out of traffic" in line).strip().startswith(says)
+    assert [line for line in lines if line.startswith(f"  {says}")]
+
+
+@pytest.mark.parametrize("record", [HELD, {"transaction": {"phase": "inconsistent", "reason": "web: 500"}}])
+def test_the_alarm_says_whether_users_are_sent_to_the_host(record):
+    for drained in (False, True):
+        lines = _story.alarm_lines(runs(a=run(record={**record, "drained": drained})), Commands())
+        assert lines[0].endswith("web: 500; it is out of traffic" if drained else "web: 500")
+
+
+def test_where_the_release_failed_the_same_command_does_not_go_on():
+    conductor = Conductor(PLAN)
+    conductor.tick(0)
+    conductor.failing("a", "web: saw 500", 1)
+    conductor.tick(1)
+    conductor.ended("a", State.RESTORED, 2)
+    conductor.tick(2)
+    commands = Commands(["/bin/ansible-playbook", "onprem.rollout.upgrade"], ["onprem.rollout.upgrade"])
+    lines = _story.verdict_lines(conductor, runs(a=run(blamed=True)), commands, 2)
+    same = "ansible-playbook onprem.rollout.upgrade"
+    assert lines[-3:-1] == [
+        f"  to go on, with a new build as the release: {same}",
+        f"  or with the same one, where it failed too: {same} -e rollout_retry_failed=true",
+    ]
 
 
 def test_an_interrupted_rollout_says_what_it_leaves_behind():
