@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +25,22 @@ def keys(tmp_path_factory):
     ]
     (directory / "allowed").write_text("".join(lines))
     return directory
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "below" / "ledger.jsonl"
+
+
+@pytest.fixture
+def elsewhere(place):
+    """Another process that has the rollout shop-2.0, and lets go of it when it is killed."""
+    code = """if True:
+        import sys
+        from ansible_collections.onprem.rollout.plugins.plugin_utils._lease_file import LeaseFile
+        print(LeaseFile(sys.argv[1], "shop").take(), flush=True)
+        sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
